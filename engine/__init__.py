@@ -1,0 +1,1 @@
+"""The run: learning, playing, breeding, dispatching, and the command line."""

@@ -1,0 +1,1 @@
+"""Stacked networks and everything that trains them."""

@@ -1,0 +1,1 @@
+"""Batched environments and the evaluation of genomes."""

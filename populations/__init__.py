@@ -1,0 +1,1 @@
+"""What evolves and how it is kept: networks, genomes, populations, leaderboards."""

@@ -1,0 +1,141 @@
+"""What travels between the driver and a worker: plans on the way out, results on the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from populations.genome import Genome
+
+Kind = Literal["teacher", "ensemble", "ancestor", "student", "child", "control"]
+Status = Literal["ok", "rejected", "failed", "lost"]
+Align = Literal["none", "weights", "activations", "auto"]
+Target = Literal["teachers", "better_parent", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class FineTune:
+    """How one network is trained towards its target; drawn per child.
+
+    Attributes:
+        target: Whose values are imitated: the weighted ``teachers``, the fitter parent
+            (``better_parent``), or nobody (``none``: no training at all).
+        steps: Gradient steps; 0 trains nothing but still repairs the output layer.
+        learning_rate: Adam learning rate at the first step.
+        temperature: Softmax temperature, in units of the cached targets.
+        hard_weight: Share of the cross-entropy on the target's best action, in ``[0, 1]``; the
+            rest of the loss is the KL divergence at ``temperature``.
+        teacher_weights: Weight of each teacher in the target, non-negative, summing to one.
+        repair: Whether the output layer is refitted in closed form before training.
+    """
+
+    target: Target
+    steps: int
+    learning_rate: float
+    temperature: float
+    hard_weight: float
+    teacher_weights: tuple[float, ...]
+    repair: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChildPlan:
+    """How one network is to be born.
+
+    Attributes:
+        kind: ``ancestor``, ``student``, ``child`` or ``control``.
+        generation: Generation of the birth.
+        index: Number of the child within its generation, unique over all kinds.
+        parents: Ids of the parents, fitter first; empty for a network from scratch.
+        operator: The crossover operator *instance*; it travels to the worker.
+        align: Alignment of the other parents to the first one.
+        mutation: The mutation instance, or None.
+        finetune: How the child is trained.
+        seed: Key of its random stream: the run seed and the spawn key. Worker and batch never
+            enter.
+        phase: ``ancestor``, ``students`` or ``children``: which of the run's random draws, shared
+            by all births of one phase and generation, belong to it.
+    """
+
+    kind: Kind
+    generation: int
+    index: int
+    parents: tuple[str, ...]
+    operator: Any
+    align: Align
+    mutation: Any
+    finetune: FineTune
+    seed: tuple[int, ...]
+    phase: str = "children"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """One genome that is to play the episodes of a generation again, or the held-out ones.
+
+    Attributes:
+        generation: Generation whose episodes are played.
+        index: Number within the phase.
+        genome: Id of the genome.
+        phase: ``elites`` (the generation's episodes) or ``holdout``.
+    """
+
+    generation: int
+    index: int
+    genome: str
+    phase: str
+
+
+Plan = ChildPlan | EvaluationPlan
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of one plan.
+
+    Attributes:
+        phase: Phase of the plan.
+        generation: Generation of the plan.
+        index: Index of the plan.
+        status: ``ok``, ``rejected`` (not worth playing), ``failed`` (the genome's fault) or
+            ``lost`` (the cluster's).
+        reason: Why it is not ``ok``, one sentence.
+        genome: The new genome; None for an evaluation and for what did not succeed.
+        returns: Return of each episode, undiscounted, in the order of the episode seeds.
+        mean_before: Mean return before repair and fine-tuning, or None where it was not played.
+        tuned: Whether the fine-tuned version was kept rather than the one before it.
+        agreements: Share of the validation states where the genome takes the action of each
+            teacher, in ``[0, 1]``.
+        kl: Mean KL divergence from the target on the validation states, in nats, at the plan's
+            temperature; None where nothing was trained.
+        attempts: How often the plan was dispatched. Volatile.
+        node: Where it ran. Volatile.
+        wall_s: Its share of the batch's elapsed seconds. Volatile.
+        cpu_s: Its share of the batch's CPU seconds. Volatile.
+    """
+
+    phase: str
+    generation: int
+    index: int
+    status: Status
+    reason: str = ""
+    genome: Genome | None = None
+    returns: tuple[float, ...] = ()
+    mean_before: float | None = None
+    tuned: bool = False
+    agreements: tuple[float, ...] = ()
+    kl: float | None = None
+    attempts: int = 1
+    node: str = ""
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Phase, generation and index: what identifies the plan within a run."""
+        return (self.phase, self.generation, self.index)
+
+
+def plan_key(plan: Plan) -> tuple[str, int, int]:
+    """Return phase, generation and index of a plan, as :attr:`Result.key` gives them back."""
+    return (plan.phase, plan.generation, plan.index)

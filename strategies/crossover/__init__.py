@@ -1,0 +1,1 @@
+"""Crossover operators, one per file."""
