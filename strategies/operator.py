@@ -55,11 +55,18 @@ class CrossoverOperator(ABC):
 
     A subclass sets ``name`` and ``n_parents``, keeps every constructor argument in an attribute of
     the same name, and validates it there. Instances are pickled and travel to workers; they hold
-    no state between calls.
+    no state between calls. :func:`strategies.testing.check_crossover_operator` checks all of this.
+
+    Attributes:
+        name: Name in configurations and on the leaderboard, snake_case.
+        n_parents: How many parents :meth:`cross` is given.
+        idempotent: Whether parents that are all equal give a child equal to them, up to rounding.
+            False for an operator that adds noise or makes weights of its own.
     """
 
     name: ClassVar[str]
     n_parents: ClassVar[int] = 2
+    idempotent: ClassVar[bool] = True
 
     @abstractmethod
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:

@@ -1,0 +1,209 @@
+"""Operators by name: built-in ones, installed plug-ins, and ``module:Class``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+from strategies.errors import (
+    OperatorNameError,
+    OperatorParameterError,
+    PluginError,
+    UnknownOperatorError,
+)
+from strategies.operator import CrossoverOperator, constructor_params
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class Registry(Generic[T]):
+    """The operators of one kind by name.
+
+    A name is looked up among the registered classes first, then among the entry points of
+    installed distributions, then as ``module:Class``. A class found in one of the latter ways is
+    registered under its own ``name``, so that one name never stands for two operators.
+
+    Attributes:
+        kind: ``crossover``, ``mutation`` or ``selection``; the entry-point group is
+            ``cultivar.<kind>``.
+        base: Class that all operators of this kind derive from.
+    """
+
+    def __init__(self, kind: str, base: type[Any]) -> None:
+        self.kind = kind
+        self.base = base
+        self._classes: dict[str, type[T]] = {}
+        self._entry_points: dict[str, metadata.EntryPoint] | None = None
+
+    def register(self, cls: C) -> C:
+        """Register a class under its ``name``; to be used as a decorator.
+
+        Raises:
+            OperatorNameError: The name is taken by another class, or is not snake_case.
+            PluginError: The class is abstract or not of this registry's kind.
+        """
+        self.check(cls)
+        self._classes[cls.name] = cls  # type: ignore[attr-defined]  # check() has seen the name
+        return cls
+
+    def check(self, cls: type[Any]) -> None:
+        """Raise what :meth:`register` would raise for this class, and register nothing."""
+        owner = _owner(cls)
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            raise PluginError(f"{owner} is not a {self.kind}: derive it from {self.base.__name__}")
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(cls.__abstractmethods__))
+            raise PluginError(f"{owner} is not complete: it does not define {missing}")
+        name = getattr(cls, "name", None)
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise OperatorNameError(
+                f"{owner} needs a class attribute 'name' in snake_case, not {name!r}"
+            )
+        if name in self._classes and _owner(self._classes[name]) != owner:
+            raise self._taken(name, owner, _owner(self._classes[name]))
+        installed = (self._entry_points or {}).get(name)
+        if installed is not None and _target(installed) != owner:
+            raise self._taken(name, owner, _target(installed))
+
+    def available(self) -> tuple[str, ...]:
+        """Return all names, sorted: the registered ones and those of installed plug-ins.
+
+        Raises:
+            OperatorNameError: An installed plug-in declares a name that is taken.
+        """
+        return tuple(sorted({*self._classes, *self._discovered()}))
+
+    def get(self, name: str) -> type[T]:
+        """Return the class that ``name`` stands for.
+
+        Args:
+            name: Registered name, name of an entry point, or ``module:Class``.
+
+        Raises:
+            UnknownOperatorError: There is none of this name.
+            OperatorNameError: The class that was found has a name that is taken.
+            PluginError: A plug-in cannot be imported, or is no operator of this kind.
+        """
+        installed = self._discovered()
+        if name in self._classes:
+            return self._classes[name]
+        if name in installed:
+            return self._load(installed, name)
+        if ":" in name:
+            return self.register(self._import(name, *name.split(":", 1)))
+        raise UnknownOperatorError(
+            f"no {self.kind} named {name!r}.{suggestion(name, self.available())} "
+            f"Available: {', '.join(self.available())}"
+        )
+
+    def create(self, name: str, params: Mapping[str, Any] | None = None) -> T:
+        """Return a new instance.
+
+        Args:
+            name: What :meth:`get` understands.
+            params: Arguments of the constructor.
+
+        Raises:
+            OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
+            UnknownOperatorError: There is none of this name.
+        """
+        cls = self.get(name)
+        params = dict(params or {})
+        accepted = inspect.signature(cls).parameters.values()
+        names = [each.name for each in accepted if each.kind not in _VARIADIC]
+        allowed = f"Allowed parameters: {', '.join(names) or 'none'}"
+        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in accepted):
+            for unknown in (each for each in params if each not in names):
+                raise OperatorParameterError(
+                    f"{self.kind} {name!r} has no parameter {unknown!r}."
+                    f"{suggestion(unknown, names)} {allowed}"
+                )
+        for each in accepted:
+            required = each.default is inspect.Parameter.empty and each.kind not in _VARIADIC
+            if required and each.name not in params:
+                raise OperatorParameterError(
+                    f"{self.kind} {name!r} needs the parameter {each.name!r}. {allowed}"
+                )
+        try:
+            instance = cls(**params)
+            constructor_params(instance)  # the leaderboard will ask for them
+        except (TypeError, ValueError) as error:
+            raise OperatorParameterError(f"{self.kind} {name!r}: {error}. {allowed}") from error
+        return instance
+
+    def _discovered(self) -> dict[str, metadata.EntryPoint]:
+        """Return the entry points that are not loaded yet; look for them the first time."""
+        if self._entry_points is None:
+            found: dict[str, metadata.EntryPoint] = {}
+            for point in metadata.entry_points(group=f"cultivar.{self.kind}"):
+                taken = found.get(point.name)
+                if taken is not None and _target(taken) != _target(point):
+                    raise self._taken(point.name, _describe(point), _describe(taken))
+                if point.name in self._classes:
+                    owner = _owner(self._classes[point.name])
+                    if owner != _target(point):
+                        raise self._taken(point.name, _describe(point), owner)
+                else:
+                    found[point.name] = point
+            self._entry_points = found
+        return self._entry_points
+
+    def _load(self, installed: dict[str, metadata.EntryPoint], name: str) -> type[T]:
+        point = installed[name]
+        cls = self._import(_describe(point), point.module, point.attr)
+        if getattr(cls, "name", None) != name:
+            raise OperatorNameError(
+                f"{_describe(point)} declares the {self.kind} {name!r}, but its class is named "
+                f"{getattr(cls, 'name', None)!r}; make both names equal"
+            )
+        del installed[name]  # from now on the class holds the name
+        return self.register(cls)
+
+    def _import(self, source: str, module: str, attribute: str) -> type[T]:
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise PluginError(f"cannot import the {self.kind} {source}: {error}") from error
+        return found  # type: ignore[no-any-return]  # register() checks what it is
+
+    def _taken(self, name: str, new: str, old: str) -> OperatorNameError:
+        return OperatorNameError(
+            f"the {self.kind} name {name!r} of {new} is taken by {old}; "
+            "rename one of them, or do not load both"
+        )
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _owner(cls: type[Any]) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}" if isinstance(cls, type) else repr(cls)
+
+
+def _target(point: metadata.EntryPoint) -> str:
+    return f"{point.module}:{point.attr}"
+
+
+def _describe(point: metadata.EntryPoint) -> str:
+    distribution = "an unknown distribution" if point.dist is None else point.dist.name
+    return f"{_target(point)} (installed by {distribution})"
+
+
+crossovers: Registry[CrossoverOperator] = Registry("crossover", CrossoverOperator)
+"""All crossover operators; the mutations and selections stand beside their own contracts."""
