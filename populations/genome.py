@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from populations.errors import GenomeShapeError, GenomeValueError
 from populations.network import NetworkSpec, Weights
-from populations.quantization import MAX_CODE, dequantize, quantize
+from populations.quantization import LARGEST_SCALE, MAX_CODE, dequantize, quantize
 
 VectorDtype = Literal["float32", "float16"]
 ID_LENGTH = 12
@@ -68,7 +68,7 @@ class Lineage:
                 operator=str(values["operator"]),
                 basis=str(values["basis"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise GenomeValueError(f"not a lineage: {error!r}") from error
 
 
@@ -96,11 +96,17 @@ class Genome:
         self._check("scales", self.scales, self.spec.matrices, ("float32",))
         self._check("vectors", self.vectors, self.spec.vectors, ("float32", "float16"))
         for name, scales in self.scales.items():
-            if not (np.isfinite(scales).all() and (scales > 0).all()):
-                raise GenomeValueError(f"the scales of {name} must be positive and finite")
+            if not ((scales > 0) & (scales <= LARGEST_SCALE)).all():
+                raise GenomeValueError(
+                    f"the scales of {name} must be positive and at most {LARGEST_SCALE:.4g}"
+                )
             if (self.codes[name] < -MAX_CODE).any():
                 raise GenomeValueError(f"{name} holds the code -128; codes go from -127 to 127")
         for name, vector in self.vectors.items():
+            if vector.dtype.name != self.vector_dtype:
+                raise GenomeShapeError(
+                    f"all vectors must be {self.vector_dtype}, but {name} is {vector.dtype.name}"
+                )
             if not np.isfinite(vector).all():
                 raise GenomeValueError(f"{name} holds NaN or infinity")
 
@@ -116,7 +122,7 @@ class Genome:
         for name in names:
             shape = self.spec.shapes[name][:1] if part == "scales" else self.spec.shapes[name]
             tensor = tensors[name]
-            if tensor.shape != shape or tensor.dtype.name not in dtypes:
+            if tensor.shape != shape or all(tensor.dtype != np.dtype(name) for name in dtypes):
                 raise GenomeShapeError(
                     f"{part} of {name} must be {' or '.join(dtypes)} of shape {shape}, "
                     f"not {tensor.dtype.name} of shape {tensor.shape}"
@@ -158,6 +164,12 @@ class Genome:
     def with_lineage(self, lineage: Lineage) -> Genome:
         """Return the same network with another lineage; its id does not change."""
         return replace(self, lineage=lineage)
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        """How biases and normalizations are kept."""
+        first = self.vectors[self.spec.vectors[0]]
+        return "float16" if first.dtype == np.float16 else "float32"
 
     @cached_property
     def id(self) -> str:

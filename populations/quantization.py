@@ -16,6 +16,8 @@ from populations.errors import GenomeValueError
 MAX_CODE = 127
 # Below this the scale would be a subnormal float32 and lose bits; such a row counts as zero.
 SMALLEST_AMPLITUDE = float(np.finfo(np.float32).tiny) * 2 * MAX_CODE
+# The largest scale with a finite ``127 * scale``; max / 127 itself rounds up to one that overflows.
+LARGEST_SCALE = float(np.nextafter(np.finfo(np.float32).max / np.float32(MAX_CODE), np.float32(0)))
 
 
 def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -37,6 +39,7 @@ def quantize(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     amplitude = np.abs(rows).max(axis=1, initial=0.0)
     is_zero = amplitude < SMALLEST_AMPLITUDE
     scales = np.where(is_zero, 1.0, amplitude / MAX_CODE).astype(np.float32)
+    scales = np.minimum(scales, np.float32(LARGEST_SCALE))
     codes = np.clip(np.rint(rows / scales[:, None]), -MAX_CODE, MAX_CODE)
     codes[is_zero] = 0
     return codes.astype(np.int8).reshape(weight.shape), scales
