@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from populations.errors import LeaderboardError
@@ -155,7 +156,7 @@ class Columns:
         """Names of the agreement columns."""
         return tuple(f"agreement_{teacher}" for teacher in self.teachers)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """All column names, in order."""
         extras = (*(f"scenario_{name}" for name in self.scenarios), *self.agreements)

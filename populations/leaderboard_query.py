@@ -35,13 +35,13 @@ def sort_rows(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 def best_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per genome: the one with the most episodes, the latest of equals.
 
-    What that row leaves empty (how an elite was born, its held-out fitness) is taken from the
-    genome's other rows. Rows without a genome stay as they are.
+    What that row leaves empty (how an elite was born, its held-out fitness) is taken from the first
+    of the genome's other rows that tells. Rows without a genome stay as they are.
     """
     named = frame["genome"].notna()
     ordered = frame[named].sort_values("episodes", kind="stable", na_position="first")
     best = ordered.drop_duplicates("genome", keep="last").set_index("genome")
-    known = ordered[ordered["status"] == "ok"].groupby("genome").last()
+    known = frame[named & (frame["status"] == "ok")].groupby("genome").first()
     for name in known.columns.difference(["status", "reason", *VOLATILE]):
         best[name] = best[name].fillna(known[name])
     index = ordered.drop_duplicates("genome", keep="last").index
