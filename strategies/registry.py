@@ -46,6 +46,8 @@ class Registry(Generic[T]):
     def register(self, cls: C) -> C:
         """Register a class under its ``name``; to be used as a decorator.
 
+        A class that is defined again, as by a notebook cell that runs twice, replaces itself.
+
         Raises:
             OperatorNameError: The name is taken by another class, or is not snake_case.
             PluginError: The class is abstract or not of this registry's kind.

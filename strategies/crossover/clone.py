@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from populations.network import Weights
@@ -18,8 +16,8 @@ class CloneCrossover(CrossoverOperator):
     A control: what mutation, fine-tuning and selection reach without any crossover.
     """
 
-    name: ClassVar[str] = "clone"
-    n_parents: ClassVar[int] = 1
+    name = "clone"
+    n_parents = 1
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""

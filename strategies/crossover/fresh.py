@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,9 @@ class FreshCrossover(CrossoverOperator):
     in the uniform form of ``torch.nn.init.kaiming_uniform_``.
     """
 
-    name: ClassVar[str] = "fresh"
-    n_parents: ClassVar[int] = 0
-    idempotent: ClassVar[bool] = False
+    name = "fresh"
+    n_parents = 0
+    idempotent = False
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""

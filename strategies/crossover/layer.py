@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class LayerCrossover(CrossoverOperator):
         ValueError: ``mode`` is not known, or ``share`` is outside ``[0, 1]``.
     """
 
-    name: ClassVar[str] = "layer"
-    n_parents: ClassVar[int] = 2
+    name = "layer"
+    n_parents = 2
 
     def __init__(self, mode: Mode = "random", share: float = 0.5) -> None:
         if mode not in get_args(Mode):

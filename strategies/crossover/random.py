@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from populations.network import Weights
@@ -30,8 +28,8 @@ class RandomCrossover(CrossoverOperator):
         ValueError: ``share`` is outside ``[0, 1]``.
     """
 
-    name: ClassVar[str] = "random"
-    n_parents: ClassVar[int] = 2
+    name = "random"
+    n_parents = 2
 
     def __init__(self, share: float = 0.5) -> None:
         self.share = number("share", share, 0.0, 1.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,8 +34,8 @@ class UnitCrossover(CrossoverOperator):
         ValueError: ``share`` is outside ``[0, 1]``.
     """
 
-    name: ClassVar[str] = "unit"
-    n_parents: ClassVar[int] = 2
+    name = "unit"
+    n_parents = 2
 
     def __init__(self, share: float = 0.5) -> None:
         self.share = number("share", share, 0.0, 1.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from populations.network import Weights
@@ -32,8 +30,8 @@ class WeightedCrossover(CrossoverOperator):
         ValueError: An argument is not finite, or ``low`` is above ``high``.
     """
 
-    name: ClassVar[str] = "weighted"
-    n_parents: ClassVar[int] = 2
+    name = "weighted"
+    n_parents = 2
 
     def __init__(self, low: float = 0.1, high: float = 0.9) -> None:
         self.low = number("low", low)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pickle
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from populations.network import NetworkSpec
+from strategies import crossover
+from strategies.crossover import crossovers
+from strategies.operator import Family
+from strategies.testing import SPECS, check_crossover_operator, random_family
+
+EXACT = ("clone", "layer", "random", "unit")
+SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
+
+
+def test_every_file_of_the_package_registers_one_operator_of_its_name() -> None:
+    files = sorted(module.name for module in pkgutil.iter_modules(crossover.__path__))
+    assert files
+    for name in files:
+        assert crossovers.get(name).__module__ == f"strategies.crossover.{name}"
+
+
+@pytest.mark.parametrize("name", crossovers.available())
+def test_every_operator_keeps_the_contract(name: str) -> None:
+    check_crossover_operator(crossovers.create(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("layer", {"mode": "alternate"}),
+        ("layer", {"share": 0}),
+        ("random", {"share": 1}),
+        ("unit", {"share": 0.9}),
+        ("weighted", {"low": 0.5, "high": 0.5}),
+        ("weighted", {"low": -0.5, "high": 1.5}),
+    ],
+)
+def test_other_params_keep_the_contract(name: str, params: Mapping[str, Any]) -> None:
+    check_crossover_operator(crossovers.create(name, params))
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_identical_parents_give_exactly_that_child(name: str, spec: NetworkSpec) -> None:
+    operator = crossovers.create(name)
+    (parent,) = random_family(spec, 1, seed=1)
+    n = operator.n_parents
+    family = Family([parent] * n, spec, ["p"] * n, [0.0] * n)
+    child = operator.cross(family, np.random.default_rng(0))
+    assert all(np.array_equal(child[tensor], parent[tensor]) for tensor in spec.shapes)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_every_number_comes_from_a_parent(name: str) -> None:
+    operator = crossovers.create(name)
+    family = random_family(SPEC, operator.n_parents, seed=1)
+    child = operator.cross(family, np.random.default_rng(0))
+    for tensor in SPEC.shapes:
+        assert np.isin(child[tensor], [parent[tensor] for parent in family]).all()
+
+
+def test_a_new_process_makes_the_same_children() -> None:
+    script = """
+import hashlib, sys, numpy as np
+from populations.network import NetworkSpec
+from strategies.crossover import crossovers
+from strategies.testing import random_family
+spec = NetworkSpec((3,), (6, 4), 2, norm="layer")
+for name in reversed(crossovers.available()):
+    operator = crossovers.create(name)
+    child = operator.cross(random_family(spec, operator.n_parents, 3), np.random.default_rng(5))
+    print(name, hashlib.sha256(b"".join(child[t].tobytes() for t in spec.shapes)).hexdigest())
+"""
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(answers) == 1
+    assert len(answers.pop().splitlines()) == len(crossovers.available()) > 0
+
+
+@pytest.mark.parametrize("name", crossovers.available())
+def test_operators_pickle_small(name: str) -> None:
+    assert len(pickle.dumps(crossovers.create(name))) < 300

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from populations.network import NetworkSpec, Weights
+from strategies.crossover import (
+    CloneCrossover,
+    FreshCrossover,
+    LayerCrossover,
+    RandomCrossover,
+    UnitCrossover,
+    WeightedCrossover,
+)
+from strategies.operator import Family
+from strategies.testing import random_family
+
+MakeFamily = Callable[..., Family]
+PLAIN = NetworkSpec((3,), (4,), 2)
+DEEP = NetworkSpec((3,), (6, 4), 2, norm="layer", dropout_slots=True)
+LINEAR = NetworkSpec((3,), (), 2)
+A, B = 1, 2  # the numbers in the constant parents
+
+
+def owner(child: Weights, tensors: tuple[str, ...]) -> int:
+    """Return the one parent, A or B, that all these tensors come from."""
+    values = {float(value) for name in tensors for value in child[name].ravel()}
+    assert len(values) == 1
+    return int(values.pop())
+
+
+# random
+
+
+def test_random_takes_whole_tensors_from_the_first_parent_with_probability_share(
+    constant_family: MakeFamily,
+) -> None:
+    family, rng = constant_family(PLAIN), np.random.default_rng(0)
+    operator = RandomCrossover(share=0.25)
+    masks = Counter(
+        tuple(owner(child, (name,)) for name in PLAIN.shapes)
+        for child in (operator.cross(family, rng) for _ in range(4000))
+    )
+    assert len(masks) == 16  # four tensors, each by itself
+    for mask, count in masks.items():
+        p = 0.25 ** mask.count(A) * 0.75 ** mask.count(B)
+        assert abs(count / 4000 - p) <= 4.5 * np.sqrt(p * (1 - p) / 4000)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, A), (0.0, B)])
+def test_random_with_an_extreme_share_copies_one_parent(
+    constant_family: MakeFamily, share: float, expected: int
+) -> None:
+    child = RandomCrossover(share).cross(constant_family(DEEP), np.random.default_rng(0))
+    assert owner(child, tuple(DEEP.shapes)) == expected
+
+
+# layer
+
+
+def test_layer_keeps_a_linear_and_its_norm_together_and_is_never_a_copy(
+    constant_family: MakeFamily,
+) -> None:
+    family, rng = constant_family(DEEP), np.random.default_rng(0)
+    masks = Counter(
+        tuple(owner(child, block.tensors) for block in DEEP.blocks)
+        for child in (LayerCrossover().cross(family, rng) for _ in range(4000))
+    )
+    # Of 8 even masks AAA and BBB change one of three layers: 1/8 + 1/8 * 1/3 for each of the rest.
+    assert len(masks) == 6
+    for count in masks.values():
+        assert abs(count / 4000 - 1 / 6) <= 4.5 * np.sqrt(1 / 6 * 5 / 6 / 4000)
+
+
+@pytest.mark.parametrize(("share", "minority"), [(1.0, B), (0.0, A)])
+def test_layer_with_an_extreme_share_exchanges_one_layer(
+    constant_family: MakeFamily, share: float, minority: int
+) -> None:
+    family, rng = constant_family(DEEP), np.random.default_rng(0)
+    for _ in range(20):
+        child = LayerCrossover(share=share).cross(family, rng)
+        assert [owner(child, block.tensors) for block in DEEP.blocks].count(minority) == 1
+
+
+def test_layer_alternates_from_the_first_parent_on(constant_family: MakeFamily) -> None:
+    child = LayerCrossover(mode="alternate").cross(constant_family(DEEP), np.random.default_rng(0))
+    assert [owner(child, block.tensors) for block in DEEP.blocks] == [A, B, A]
+
+
+def test_layer_takes_the_only_layer_from_either_parent(constant_family: MakeFamily) -> None:
+    family, rng = constant_family(LINEAR), np.random.default_rng(0)
+    children = [LayerCrossover().cross(family, rng) for _ in range(50)]
+    assert {owner(child, tuple(LINEAR.shapes)) for child in children} == {A, B}
+
+
+def test_layer_refuses_an_unknown_mode() -> None:
+    with pytest.raises(ValueError, match="mode must be 'random' or 'alternate', not 'even'"):
+        LayerCrossover(mode="even")  # type: ignore[arg-type]  # the mistake under test
+
+
+# weighted
+
+
+@given(t=st.floats(-2, 3), seed=st.integers(0, 100))
+def test_weighted_with_equal_bounds_follows_the_formula(t: float, seed: int) -> None:
+    family = random_family(PLAIN, 2, seed)
+    child = WeightedCrossover(t, t).cross(family, np.random.default_rng(0))
+    for name in PLAIN.shapes:
+        a, b = (parent[name].astype(np.float64) for parent in family)
+        np.testing.assert_allclose(child[name], t * a + (1 - t) * b, rtol=1e-5, atol=1e-5)
+
+
+def test_weighted_draws_one_weight_per_child_evenly(constant_family: MakeFamily) -> None:
+    family, rng = constant_family(DEEP), np.random.default_rng(0)
+    drawn = []
+    for _ in range(2000):
+        child = WeightedCrossover(low=0.2, high=1.2).cross(family, rng)
+        values = np.concatenate([child[name].ravel() for name in DEEP.shapes])
+        assert np.ptp(values) < 1e-6
+        drawn.append(B - values[0])  # t * 1 + (1 - t) * 2 = 2 - t
+    assert 0.2 - 1e-6 <= min(drawn) < 0.21
+    assert 1.19 < max(drawn) <= 1.2 + 1e-6
+    assert np.mean(drawn) == pytest.approx(0.7, abs=0.03)  # 4.6 standard errors
+    assert np.std(drawn) == pytest.approx(np.sqrt(1 / 12), abs=0.02)
+
+
+@pytest.mark.parametrize(("t", "expected"), [(1.0, 0), (0.0, 1)])
+def test_weighted_at_the_ends_is_exactly_a_parent(t: float, expected: int) -> None:
+    family = random_family(DEEP, 2, 0)
+    child = WeightedCrossover(t, t).cross(family, np.random.default_rng(0))
+    assert all(np.array_equal(child[name], family[expected][name]) for name in DEEP.shapes)
+
+
+def test_weighted_refuses_bounds_in_the_wrong_order_or_infinite() -> None:
+    with pytest.raises(ValueError, match=r"low \(0\.8\) must not be above high \(0\.2\)"):
+        WeightedCrossover(0.8, 0.2)
+    with pytest.raises(ValueError, match="high must be a finite number, not inf"):
+        WeightedCrossover(0.0, float("inf"))
+
+
+# unit
+
+
+def test_unit_takes_row_bias_norm_and_output_column_of_a_unit_together(
+    constant_family: MakeFamily,
+) -> None:
+    family, rng = constant_family(DEEP), np.random.default_rng(0)
+    for _ in range(50):
+        child = UnitCrossover().cross(family, rng)
+        first, second, output = DEEP.blocks
+        for block in (first, second):
+            owners = child[block.bias]
+            for name in block.tensors:
+                assert (owners == child[name].T).all()  # whole rows, and vectors
+        assert (child[output.weight] == child[second.bias]).all()  # whole columns
+        assert owner(child, (output.bias,)) in (A, B)
+
+
+def test_unit_owners_are_drawn_by_share_and_by_unit(constant_family: MakeFamily) -> None:
+    family, rng = constant_family(PLAIN), np.random.default_rng(0)
+    children = [UnitCrossover(share=0.3).cross(family, rng) for _ in range(3000)]
+    hidden = np.array([child["network.0.bias"] for child in children]) == A
+    bias = np.array([owner(child, ("network.2.bias",)) for child in children]) == A
+    bound = 4.5 * np.sqrt(0.3 * 0.7 / 3000)
+    assert np.abs(hidden.mean(axis=0) - 0.3).max() <= bound
+    assert abs(bias.mean() - 0.3) <= bound
+    assert len({tuple(row) for row in hidden}) == 16
+
+
+def test_unit_takes_a_network_without_hidden_layers_as_a_whole(constant_family: MakeFamily) -> None:
+    family, rng = constant_family(LINEAR), np.random.default_rng(0)
+    children = [UnitCrossover().cross(family, rng) for _ in range(50)]
+    assert {owner(child, tuple(LINEAR.shapes)) for child in children} == {A, B}
+
+
+# controls
+
+
+def test_clone_copies_the_first_parent() -> None:
+    family = random_family(DEEP, 1, 0)
+    child = CloneCrossover().cross(family, np.random.default_rng(0))
+    assert all(np.array_equal(child[name], family[0][name]) for name in DEEP.shapes)
+
+
+def test_fresh_needs_no_parents_and_starts_from_the_stated_distribution() -> None:
+    spec = NetworkSpec((50,), (200, 300), 40, norm="layer")
+    child = FreshCrossover().cross(Family([], spec, [], []), np.random.default_rng(0))
+    spec.check(child, "child")
+    for block, variance in zip(spec.blocks, (2 / 50, 2 / 200, 1 / 300), strict=True):
+        weight = child[block.weight]
+        assert np.abs(weight).max() <= np.sqrt(3 * variance) * (1 + 1e-6)
+        assert weight.var() == pytest.approx(variance, rel=0.05)
+        assert weight.mean() == pytest.approx(0, abs=0.05 * np.sqrt(variance))
+        assert not child[block.bias].any()
+        if block.norm is not None:
+            assert (child[f"{block.norm}.weight"] == 1).all()
+            assert not child[f"{block.norm}.bias"].any()

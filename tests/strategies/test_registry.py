@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from populations.errors import CultivarError
+from populations.network import Weights
+from strategies import crossovers, mutations, selections
+from strategies.crossover import UnitCrossover, WeightedCrossover
+from strategies.errors import (
+    OperatorNameError,
+    OperatorParameterError,
+    PluginError,
+    UnknownOperatorError,
+)
+from strategies.operator import CrossoverOperator, Family
+from strategies.registry import Registry
+
+HEADER = """
+from strategies.operator import CrossoverOperator
+
+class {cls}(CrossoverOperator):
+    name = "{name}"
+
+    def cross(self, parents, rng):
+        return parents[0]
+"""
+
+
+class First(CrossoverOperator):
+    name = "first"
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        return parents[0]
+
+
+class AlsoFirst(First):
+    pass
+
+
+class NeedsSize(First):
+    name = "needs_size"
+
+    def __init__(self, size: int, color: str = "red") -> None:
+        if size < 1:
+            raise ValueError(f"size must be at least 1, not {size}")
+        self.size = size
+        self.color = color
+
+
+class Forgets(First):
+    name = "forgets"
+
+    def __init__(self, size: int = 1) -> None:
+        pass
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry[CrossoverOperator]:
+    """A registry with one class, which looks for plug-ins under a group of its own."""
+    made: Registry[CrossoverOperator] = Registry("test_crossover", CrossoverOperator)
+    made.register(First)
+    return made
+
+
+def install(folder: Path, distribution: str, entry_points: str, **modules: str) -> None:
+    """Write what pip leaves behind for a distribution with entry points."""
+    info = folder / f"{distribution}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[cultivar.test_crossover]\n{entry_points}\n")
+    for module, text in modules.items():
+        (folder / f"{module}.py").write_text(text)
+
+
+def test_built_in_operators_are_registered_upon_import() -> None:
+    assert crossovers.available() == ("clone", "fresh", "layer", "random", "unit", "weighted")
+    assert mutations.available() == ("gaussian",)
+    assert selections.available() == ("rank", "tournament", "truncation")
+
+
+def test_create_returns_an_instance_with_the_given_params() -> None:
+    operator = crossovers.create("weighted", {"low": 0.2, "high": 0.4})
+    assert isinstance(operator, WeightedCrossover)
+    assert operator.params == {"low": 0.2, "high": 0.4}
+
+
+def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
+    with pytest.raises(
+        UnknownOperatorError,
+        match=r"^no crossover named 'weigthed'\. Did you mean 'weighted'\? "
+        r"Available: clone, fresh, layer, random, unit, weighted$",
+    ):
+        crossovers.create("weigthed")
+
+
+def test_a_name_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(UnknownOperatorError, match=r"^no mutation named 'xyz'\. Available: gauss"):
+        mutations.create("xyz")
+
+
+def test_errors_survive_pickling() -> None:
+    with pytest.raises(CultivarError) as caught:
+        selections.create("rang")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_taken_name_is_an_error_that_names_both_owners(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    with pytest.raises(
+        OperatorNameError, match=r"name 'first' of \S+:AlsoFirst is taken by \S+:First;"
+    ):
+        registry.register(AlsoFirst)
+    assert registry.get("first") is First
+
+
+def test_registering_one_class_twice_is_no_error(registry: Registry[CrossoverOperator]) -> None:
+    assert registry.register(First) is First
+
+
+@pytest.mark.parametrize("name", ["", "Bad Name", "CamelCase", "1st", None])
+def test_names_must_be_snake_case(registry: Registry[CrossoverOperator], name: object) -> None:
+    badly_named = type("Bad", (First,), {"name": name})
+    with pytest.raises(OperatorNameError, match="needs a class attribute 'name' in snake_case"):
+        registry.register(badly_named)
+
+
+def test_only_complete_classes_of_the_kind_are_registered(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    with pytest.raises(PluginError, match="derive it from CrossoverOperator"):
+        registry.register(dict)
+    with pytest.raises(PluginError, match="is not complete: it does not define cross"):
+        registry.register(type("Half", (CrossoverOperator,), {"name": "half"}))
+
+
+def test_an_unknown_parameter_is_named_with_the_allowed_ones() -> None:
+    with pytest.raises(
+        OperatorParameterError,
+        match=r"^crossover 'weighted' has no parameter 'hihg'\. Did you mean 'high'\? "
+        r"Allowed parameters: low, high$",
+    ):
+        crossovers.create("weighted", {"hihg": 1})
+    with pytest.raises(OperatorParameterError, match=r"Allowed parameters: none$"):
+        crossovers.create("clone", {"share": 1})
+
+
+def test_an_invalid_value_is_reported_with_operator_and_parameter() -> None:
+    with pytest.raises(
+        OperatorParameterError,
+        match=r"^crossover 'random': share must be a number in \[0, 1\], not 'half'\.",
+    ):
+        crossovers.create("random", {"share": "half"})
+
+
+def test_a_missing_parameter_is_named(registry: Registry[CrossoverOperator]) -> None:
+    registry.register(NeedsSize)
+    with pytest.raises(OperatorParameterError, match="needs the parameter 'size'"):
+        registry.create("needs_size", {"color": "blue"})
+    assert registry.create("needs_size", {"size": 2}).params == {"size": 2, "color": "red"}
+
+
+def test_an_operator_that_forgets_its_arguments_is_refused(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    registry.register(Forgets)
+    with pytest.raises(OperatorParameterError, match="Forgets must keep its argument 'size'"):
+        registry.create("forgets")
+
+
+def test_module_and_class_resolve_and_are_registered(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    operator = registry.create("strategies.crossover.unit:UnitCrossover", {"share": 0.1})
+    assert isinstance(operator, UnitCrossover)
+    assert registry.available() == ("first", "unit")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:X", "No module named 'no_such_module'"),
+        ("strategies.crossover:Nothing", "has no attribute 'Nothing'"),
+        ("strategies.crossover:", "cannot import the test_crossover strategies.crossover:"),
+        (":X", "cannot import the test_crossover :X"),
+        ("pathlib:Path", "derive it from CrossoverOperator"),
+        ("math:pi", "derive it from CrossoverOperator"),
+    ],
+)
+def test_a_module_or_class_that_does_not_fit_is_explained(
+    registry: Registry[CrossoverOperator], name: str, message: str
+) -> None:
+    with pytest.raises(PluginError, match=message):
+        registry.create(name)
+
+
+def test_installed_plugins_are_listed_and_loaded_when_used(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(
+        tmp_path, "plug", "lazy = lazy_ops:Lazy", lazy_ops=HEADER.format(cls="Lazy", name="lazy")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.available() == ("first", "lazy")
+    assert "lazy_ops" not in sys.modules
+    assert registry.create("lazy").name == "lazy"
+    assert registry.available() == ("first", "lazy")
+    del sys.modules["lazy_ops"]
+
+
+def test_an_installed_plugin_must_not_take_a_registered_name(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "greedy", "first = other:Mine")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        OperatorNameError,
+        match=r"'first' of other:Mine \(installed by greedy\) is taken by \S+:First;",
+    ):
+        registry.available()
+
+
+def test_two_installed_plugins_must_not_share_a_name(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "plug_a", "twice = a:A")
+    install(tmp_path, "plug_b", "twice = b:B")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OperatorNameError, match=r"'twice' of .*plug_.* is taken by .*plug_"):
+        registry.get("first")
+
+
+def test_a_class_must_not_take_the_name_of_an_installed_plugin(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "plug", "needs_size = elsewhere:Sized")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "needs_size" in registry.available()
+    with pytest.raises(OperatorNameError, match="is taken by elsewhere:Sized"):
+        registry.register(NeedsSize)
+
+
+def test_an_entry_point_and_its_class_must_agree_on_the_name(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = HEADER.format(cls="Odd", name="odd")
+    install(tmp_path, "plug", "even = odd_ops:Odd", odd_ops=text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        OperatorNameError, match="declares the test_crossover 'even', but its class"
+    ):
+        registry.get("even")
+
+
+def test_an_installed_plugin_that_cannot_be_imported_is_named(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "plug", "gone = gone_ops:Gone")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"installed by plug\): No module named 'gone_ops'"):
+        registry.get("gone")
