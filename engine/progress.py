@@ -1,0 +1,342 @@
+"""What a user sees while a run goes on: a live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+Clock = Callable[[], float]
+
+_RECENT = 5  # generations whose mean duration predicts the next ones
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSummary:
+    """What one generation came to; fitness values are None where nothing was scored.
+
+    Attributes:
+        generation: Its number; students are generation 0.
+        generations: Number of the last generation of the run.
+        births: Births of this generation.
+        best: Highest fitness of the run so far.
+        mean: Mean fitness of the generation's births.
+        elite: Mean fitness of the elites.
+        median: Median fitness of the generation's births.
+        births_per_s: Births per second of this generation.
+    """
+
+    generation: int
+    generations: int
+    births: int
+    best: float | None
+    mean: float | None
+    elite: float | None
+    median: float | None
+    births_per_s: float
+
+
+class Progress(Protocol):
+    """What the run reports to; use it in ``contextlib.closing``."""
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Begin a phase, or begin counting anew within the same one.
+
+        Args:
+            name: For example ``teachers``, ``states``, ``students``, ``breeding``, ``champion``.
+            total: What :meth:`advance` counts up to: per generation while breeding. None where
+                it is unknown.
+        """
+
+    def advance(self, n: int = 1, detail: str = "") -> None:
+        """Count ``n`` more units of the phase; ``detail`` says what is being done."""
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """End a generation; the count of the phase starts at zero again."""
+
+    def workers(self, busy: int, total: int) -> None:
+        """Tell how many workers there are and how many are at work."""
+
+    def note(self, text: str) -> None:
+        """Tell the user one thing in one line, such as a lost node."""
+
+    def close(self) -> None:
+        """End the view and leave the terminal as it was; closing twice is harmless."""
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Ignore it."""
+
+    def advance(self, n: int = 1, detail: str = "") -> None:
+        """Ignore it."""
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """Ignore it."""
+
+    def workers(self, busy: int, total: int) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class LogProgress:
+    """Writes one plain line per phase, generation and note.
+
+    Args:
+        stream: Where to write.
+        clock: Seconds from any origin.
+    """
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._stream = stream
+        self._timing = _Timing(clock)
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Write the name of a phase that begins."""
+        if self._timing.begin(name, total):
+            self._line(name if total is None else f"{name} ({total})")
+
+    def advance(self, n: int = 1, detail: str = "") -> None:
+        """Count silently."""
+        self._timing.done += n
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """Write what the generation came to."""
+        self._timing.end_generation(summary)
+        left = self._timing.left()
+        self._line(_describe(summary) + ("" if left is None else f", {_duration(left)} left"))
+
+    def workers(self, busy: int, total: int) -> None:
+        """Ignore it: it changes too often for a log."""
+
+    def note(self, text: str) -> None:
+        """Write the note."""
+        self._line(text)
+
+    def close(self) -> None:
+        """Do nothing: every line is on its way already."""
+
+    def _line(self, text: str) -> None:
+        print(f"[{_duration(self._timing.elapsed())}] {text}", file=self._stream, flush=True)
+
+
+class LiveProgress:
+    """Shows the current state in a few lines that stay in place, finished generations above them.
+
+    Args:
+        console: A terminal.
+        clock: Seconds from any origin.
+        refresh_per_second: How often the lines are drawn; 0 draws them only when something changes.
+    """
+
+    def __init__(
+        self, console: Console, clock: Clock = time.monotonic, refresh_per_second: float = 4.0
+    ) -> None:
+        self._timing = _Timing(clock)
+        self._summary: GenerationSummary | None = None
+        self._workers: tuple[int, int] | None = None
+        self._detail = ""
+        self._automatic = refresh_per_second > 0
+        self._live = Live(
+            console=console,
+            get_renderable=self.render,
+            auto_refresh=self._automatic,
+            refresh_per_second=refresh_per_second or 1.0,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # a piped result must stay in its pipe
+        )
+        self._live.start()
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Show the phase and start its bar."""
+        if self._timing.begin(name, total):
+            self._detail = ""
+        self._refresh()
+
+    def advance(self, n: int = 1, detail: str = "") -> None:
+        """Move the bar."""
+        self._timing.done += n
+        self._detail = detail or self._detail
+        self._refresh()
+
+    def generation(self, summary: GenerationSummary) -> None:
+        """Write what the generation came to above the view."""
+        self._timing.end_generation(summary)
+        self._summary = summary
+        # Short enough for 80 columns; births per second stand in the view.
+        where = f"gen {summary.generation}/{summary.generations}"
+        self._print(f"{where}  {_fitness(summary, '  ')}", no_wrap=True)
+
+    def workers(self, busy: int, total: int) -> None:
+        """Show the workers."""
+        self._workers = (busy, total)
+        self._refresh()
+
+    def note(self, text: str) -> None:
+        """Write the note above the view."""
+        self._print(text)
+
+    def close(self) -> None:
+        """Remove the view; what was written above it stays."""
+        self._live.stop()
+
+    def render(self) -> RenderableType:
+        """Return the lines of the current state."""
+        timing, summary = self._timing, self._summary
+        rows = Table.grid(padding=(0, 1), expand=True)
+        rows.add_column(style="bold", no_wrap=True)
+        rows.add_column(ratio=1)
+        rows.add_column(justify="right", no_wrap=True)
+        total = timing.total
+        rate = timing.rate()
+        counts = f"{timing.done}/{total}" if total else f"{timing.done}"
+        if rate is not None:
+            counts += f"  {_rate(rate)}"
+        rows.add_row(timing.name or "starting", _bar(timing.done, total, timing.elapsed()), counts)
+        if summary is not None:
+            rows.add_row(
+                "generations",
+                _bar(summary.generation, summary.generations, 0.0),
+                f"{summary.generation}/{summary.generations}",
+            )
+        facts = [f"elapsed {_duration(timing.elapsed())}", f"left {_duration(timing.left())}"]
+        if self._workers is not None:
+            facts.append("workers {}/{} busy".format(*self._workers))
+        if self._detail:
+            facts.append(self._detail)
+        lines: list[RenderableType] = [rows]
+        if summary is not None:
+            lines.append(Text(_fitness(summary, "  "), no_wrap=True, overflow="ellipsis"))
+        lines.append(Text("  ".join(facts), style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+    def _print(self, text: str, no_wrap: bool = False) -> None:
+        line = Text(f"[{_duration(self._timing.elapsed())}] {text}")
+        self._live.console.print(line, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else "fold")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if not self._automatic:
+            self._live.refresh()
+
+
+def make_progress(stream: TextIO, quiet: bool = False) -> Progress:
+    """Return the view that suits ``stream``: live on a terminal, plain lines elsewhere.
+
+    Args:
+        stream: Usually standard error, so that results can be piped.
+        quiet: Show nothing.
+    """
+    if quiet:
+        return SilentProgress()
+    console = Console(file=stream)
+    return LiveProgress(console) if console.is_interactive else LogProgress(stream)
+
+
+class _Timing:
+    """Counts and clocks that both views share."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.name = ""
+        self.total: int | None = None
+        self.done = 0
+        self._clock = clock
+        self._start = self._count_start = self._generation_start = clock()
+        self._durations: deque[float] = deque(maxlen=_RECENT)
+        self._generations_left: int | None = None
+
+    def begin(self, name: str, total: int | None) -> bool:
+        """Start counting; tell whether the phase is another one than before."""
+        changed = name != self.name
+        if changed or self.done:
+            self._count_start = self._clock()
+        if self._generations_left is None:
+            self._generation_start = self._count_start
+        self.name, self.total, self.done = name, total, 0
+        return changed
+
+    def end_generation(self, summary: GenerationSummary) -> None:
+        """Start counting the next generation."""
+        now = self._clock()
+        if summary.generation > 0:  # students are distilled, which tells nothing about breeding
+            self._durations.append(now - self._generation_start)
+            self._generations_left = summary.generations - summary.generation
+        self._count_start = self._generation_start = now
+        self.done = 0
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def rate(self) -> float | None:
+        """Units per second since counting began."""
+        seconds = self._clock() - self._count_start
+        return self.done / seconds if self.done and seconds > 0 else None
+
+    def left(self) -> float | None:
+        """Expected seconds to the end of the last generation, or else of the phase."""
+        now = self._clock()
+        if self._generations_left:
+            mean = math.fsum(self._durations) / len(self._durations)
+            return max(0.0, mean * self._generations_left - (now - self._generation_start))
+        if self.total and self.done:
+            return (now - self._count_start) / self.done * max(0, self.total - self.done)
+        return None
+
+
+def _bar(done: int, total: int | None, elapsed: float) -> ProgressBar:
+    return ProgressBar(
+        total=total, completed=min(done, total) if total else 0, animation_time=elapsed
+    )
+
+
+def _describe(summary: GenerationSummary) -> str:
+    return (
+        f"generation {summary.generation}/{summary.generations}: {_fitness(summary, ', ')}, "
+        f"{summary.births} births, {_rate(summary.births_per_s)}"
+    )
+
+
+def _fitness(summary: GenerationSummary, between: str) -> str:
+    values = {
+        "best": summary.best,
+        "elite": summary.elite,
+        "mean": summary.mean,
+        "median": summary.median,
+    }
+    return between.join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
+    return f"{value:.{digits}f}"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:.1f}/s" if per_s >= 1 else f"{60 * per_s:.1f}/min"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--:--"
+    minutes, second = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
