@@ -34,7 +34,7 @@ class EnvironmentConfig(Section):
     """Gymnasium id of an environment with a Box observation and Discrete actions."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for ``gymnasium.make``."""
-    lanes: Count = 16
+    lanes: Annotated[int, Field(ge=16, multiple_of=16)] = 32
     """Episodes that one genome plays side by side; a finished lane takes the next episode."""
 
 
@@ -47,21 +47,23 @@ class TeacherTrainingConfig(Section):
     """Environments that each teacher plays side by side."""
     rollout: Count = 32
     """Steps per lane between two updates."""
-    epochs: Count = 2
+    epochs: Count = 4
     """Passes over a rollout."""
     minibatches: Count = 4
     """Gradient steps per pass."""
     learning_rate: Positive = 1e-3
     """Learning rate of RAdam at the start; it falls linearly to zero over the longest budget."""
+    reward_scale: Positive = 0.1
+    """Factor on rewards while learning, so that values are a few units; undone in the weights."""
     gamma: Share = 0.99
     """Discount of the teachers; fitness itself is never discounted."""
-    trace_decay: Share = 0.65
+    trace_decay: Share = 0.9
     """Lambda of the lambda-returns."""
     epsilon_start: Share = 1.0
     """Exploration at the first step."""
     epsilon_end: Share = 0.05
     """Exploration once ``exploration_fraction`` of the longest budget is spent."""
-    exploration_fraction: Share = 0.5
+    exploration_fraction: Share = 0.2
     """Share of the longest budget over which epsilon falls linearly."""
     max_grad_norm: Positive = 10.0
     """Gradient norm of one teacher at which its gradient is clipped."""

@@ -20,7 +20,7 @@ class Purpose(IntEnum):
     SELECTION = 8
     MINIBATCHES = 9
     SPLIT = 10
-    FRESH_WEIGHTS = 11
+    ANCESTOR = 11
 
 
 def key(run_seed: int, purpose: Purpose, *path: int) -> tuple[int, ...]:

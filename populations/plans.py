@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from populations.genome import Genome
+from populations.network import NetworkSpec, Weights
 
 Kind = Literal["teacher", "ensemble", "ancestor", "student", "child", "control"]
 Status = Literal["ok", "rejected", "failed", "lost"]
@@ -38,6 +41,42 @@ class FineTune:
     repair: bool = True
 
 
+class Operator(Protocol):
+    """What a plan knows of a crossover operator; the contract is in ``strategies``."""
+
+    @property
+    def name(self) -> str:
+        """Name in configurations and on the leaderboard."""
+        ...
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters by name."""
+        ...
+
+    def cross(self, parents: Any, rng: np.random.Generator) -> Weights:
+        """Return the weights of a child."""
+        ...
+
+
+class Mutator(Protocol):
+    """What a plan knows of a mutation; the contract is in ``strategies``."""
+
+    @property
+    def name(self) -> str:
+        """Name in configurations and on the leaderboard."""
+        ...
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its parameters by name."""
+        ...
+
+    def mutate(self, weights: Weights, spec: NetworkSpec, rng: np.random.Generator) -> Weights:
+        """Return the weights of a mutant."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ChildPlan:
     """How one network is to be born.
@@ -47,6 +86,7 @@ class ChildPlan:
         generation: Generation of the birth.
         index: Number of the child within its generation, unique over all kinds.
         parents: Ids of the parents, fitter first; empty for a network from scratch.
+        fitness: Fitness of each parent when it was chosen.
         operator: The crossover operator *instance*; it travels to the worker.
         align: Alignment of the other parents to the first one.
         mutation: The mutation instance, or None.
@@ -61,9 +101,10 @@ class ChildPlan:
     generation: int
     index: int
     parents: tuple[str, ...]
-    operator: Any
+    fitness: tuple[float, ...]
+    operator: Operator
     align: Align
-    mutation: Any
+    mutation: Mutator | None
     finetune: FineTune
     seed: tuple[int, ...]
     phase: str = "children"

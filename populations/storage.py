@@ -22,6 +22,7 @@ from populations.tensor_file import (
     StrPath,
     Tensors,
     canonical_json,
+    file_content,
     little_endian_bytes,
     load_tensors,
     parse_fields,
@@ -31,6 +32,7 @@ from populations.tensor_file import (
 )
 
 __all__ = [
+    "genome_file_size",
     "genome_from_bytes",
     "genome_to_bytes",
     "load_genome",
@@ -46,12 +48,21 @@ __all__ = [
 
 def save_genome(path: StrPath, genome: Genome) -> None:
     """Write one genome; equal genomes of equal lineage give equal bytes."""
+    write_atomically(path, _genome_file(genome))
+
+
+def genome_file_size(genome: Genome) -> int:
+    """Return the number of bytes that :func:`save_genome` writes."""
+    return len(_genome_file(genome))
+
+
+def _genome_file(genome: Genome) -> bytes:
     fields = {
         "id": genome.id,
         "spec": genome.spec.to_dict(),
         "lineage": genome.lineage.to_dict(),
     }
-    save_tensors(path, "genome", fields, genome.tensors())
+    return file_content("genome", fields, genome.tensors())
 
 
 def load_genome(path: StrPath) -> Genome:

@@ -132,12 +132,17 @@ def save_tensors(path: StrPath, what: str, fields: Mapping[str, Any], tensors: T
         fields: JSON values that describe it.
         tensors: Arrays by name.
     """
+    write_atomically(path, file_content(what, fields, tensors))
+
+
+def file_content(what: str, fields: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """Return what :func:`save_tensors` writes."""
     # safetensors reads raw memory, so a transposed view would be written in the wrong order
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     described = {**fields, "format": FORMAT, "what": what}
     described["sha256"] = _digest(described, tensors)
     metadata = {METADATA_KEY: canonical_json(described)}
-    write_atomically(path, safetensors.numpy.save(tensors, metadata))
+    return safetensors.numpy.save(tensors, metadata)
 
 
 def load_tensors(path: StrPath, what: str) -> tuple[dict[str, Any], Tensors]:

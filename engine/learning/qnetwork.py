@@ -79,17 +79,21 @@ class StackedQNetwork:
         Returns:
             Q-values of shape ``(K, B, n_actions)``.
         """
+        output = self.spec.blocks[-1]
+        return self._linear(self.features(x), output.weight, output.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the output layer reads, ``(K, B, units)``, for ``x`` as in ``forward``."""
         if x.ndim == 2:
             x = x.expand(self.n_networks, *x.shape)
-        *hidden, output = self.spec.blocks
-        for block in hidden:
+        for block in self.spec.blocks[:-1]:
             x = self._linear(x, block.weight, block.bias)
             if block.norm is not None:
                 x = functional.layer_norm(x, (block.n_out,), eps=NORM_EPSILON)
                 gain = self.parameters[f"{block.norm}.weight"].unsqueeze(1)
                 x = torch.addcmul(self.parameters[f"{block.norm}.bias"].unsqueeze(1), x, gain)
             x = functional.relu(x)
-        return self._linear(x, output.weight, output.bias)
+        return x
 
     def _linear(self, x: Tensor, weight: str, bias: str) -> Tensor:
         matrix = self.parameters[weight].transpose(1, 2)  # (K, in, out)

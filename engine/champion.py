@@ -1,0 +1,89 @@
+"""The champion: chosen on held-out episodes, written with both of its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.preparation import Prepared, teacher_path
+from engine.records import scores
+from engine.run_directory import RunDirectory
+from populations.plans import Result
+from populations.population import Member
+from populations.storage import save_genome
+from populations.tensor_file import write_atomically
+
+CHAMPION = "champion.safetensors"
+SUMMARY = "champion.json"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The best genome of a run.
+
+    Attributes:
+        path: Its genome file.
+        summary: What ``champion.json`` says.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+
+def crown(
+    directory: RunDirectory, prepared: Prepared, played: Sequence[tuple[Member, Result]]
+) -> Champion:
+    """Choose the candidate with the highest held-out return and write it.
+
+    Ties go to the higher fitness, then to the longer record, then to the older genome. The
+    held-out return of the winner of ``k`` candidates is itself slightly flattering; with hundreds
+    of episodes and few candidates the excess is a fraction of its standard error.
+
+    Args:
+        directory: The run.
+        prepared: Teachers and context of the run.
+        played: Candidates with their held-out results.
+    """
+    winner, result = max(
+        played, key=lambda pair: (np.mean(pair[1].returns), *(-v for v in pair[0].rank_key))
+    )
+    genome = winner.genome
+    path = directory.path / CHAMPION
+    save_genome(path, genome)
+    held_out = scores(result.returns)
+    baselines = directory.stage("baselines") or {"rows": []}
+    teachers = [row for row in baselines["rows"] if row["kind"] == "teacher"]
+    summary = {
+        "genome": genome.id,
+        "kind": genome.lineage.kind,
+        "generation": genome.lineage.generation,
+        "parents": list(genome.lineage.parents),
+        "operator": genome.lineage.operator,
+        "fitness": winner.fitness,
+        "fitness_sem": winner.sem,
+        "episodes": len(winner.returns),
+        "fitness_holdout": held_out["fitness"],
+        "fitness_holdout_sem": held_out["fitness_sem"],
+        "episodes_holdout": held_out["episodes"],
+        "size_bytes": path.stat().st_size,
+        "parameters": genome.spec.n_parameters,
+        "environment": directory.config.environment.id,
+        "network": genome.spec.to_dict(),
+        "teachers": [
+            {
+                "name": teacher.name,
+                "fitness_holdout": row["fitness_holdout"],
+                "size_bytes": teacher_path(directory.path, teacher).stat().st_size,
+            }
+            for teacher, row in zip(prepared.teachers, teachers, strict=True)
+        ],
+        "file": CHAMPION,
+    }
+    text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_atomically(directory.path / SUMMARY, text.encode())
+    return Champion(path, summary)

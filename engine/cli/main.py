@@ -1,0 +1,80 @@
+"""The ``cultivar`` command.
+
+Exit codes: 0 done; 2 something that you can mend, told in one sentence; 130 stopped by Ctrl-C,
+go on with ``cultivar resume``. Anything else is a defect of cultivar and comes with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before NumPy and torch are imported: their threads would fight over the cores with the workers,
+# and the number of threads may change the bytes.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import click  # noqa: E402
+
+from populations.errors import CultivarError  # noqa: E402
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+COMMANDS = {
+    "evolve": "engine.cli.run",
+    "resume": "engine.cli.run",
+    "leaderboard": "engine.cli.leaderboard",
+    "status": "engine.cli.inspect",
+    "show": "engine.cli.inspect",
+    "presets": "engine.cli.settings",
+    "settings": "engine.cli.settings",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for: ``cultivar leaderboard`` needs no torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command by name, or None."""
+        if name not in COMMANDS:
+            return None
+        import importlib
+
+        command = getattr(importlib.import_module(COMMANDS[name]), name)
+        assert isinstance(command, click.Command), f"{name} is not a command"
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cultivar")
+def cli() -> None:
+    """Breed one tiny int8 Q-network out of several trained ones."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(USER_ERROR)
+    except CultivarError as error:
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(INTERRUPTED if type(error).__name__ == "RunInterruptedError" else USER_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped at once; what was finished is recorded", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe is gone, as in `cultivar leaderboard ... | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

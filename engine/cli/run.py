@@ -1,0 +1,115 @@
+"""``cultivar evolve`` and ``cultivar resume``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from engine.champion import Champion
+from engine.config import RunConfig
+from engine.config_file import load_config
+from engine.errors import RunDirectoryError
+from engine.launch import launch
+from engine.progress import make_progress
+from engine.run_directory import CONFIG
+
+TOP = 10
+
+
+@click.command()
+@click.argument("preset_or_file")
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/<preset>-<seed>.")
+@click.option("--seed", type=int, help="Overrides the setting seed.")
+@click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
+@click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option("--plugin", "plugins", multiple=True, help="Python file with operators of your own.")
+@click.option("--operator", "operators", multiple=True, help="Breed with this operator only.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
+def evolve(
+    preset_or_file: str,
+    run_dir: Path | None,
+    seed: int | None,
+    workers: int | None,
+    address: str | None,
+    plugins: tuple[str, ...],
+    operators: tuple[str, ...],
+    overrides: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Breed a champion, as a preset or a YAML file says.
+
+    Started again with the same settings and directory, a run goes on where it stopped.
+    """
+    settings = list(overrides)
+    settings += [f"seed={seed}"] if seed is not None else []
+    if plugins:
+        settings.append(f"plugins=[{', '.join(str(Path(p).resolve()) for p in plugins)}]")
+    if operators:
+        settings.append(
+            f"evolution.recipes=[{', '.join(f'{{operator: {name}}}' for name in operators)}]"
+        )
+    config = load_config(preset_or_file, settings + _dispatch(workers, address))
+    stem = Path(preset_or_file).stem
+    if config.name == RunConfig.model_fields["name"].default:
+        config = config.model_copy(update={"name": f"{stem}-{config.seed}"})
+    directory = run_dir or Path("runs") / f"{stem}-{config.seed}"
+    _launch(config, directory, quiet)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
+@click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
+def resume(run_dir: Path, workers: int | None, address: str | None, quiet: bool) -> None:
+    """Go on with a run that was stopped; it ends as if it had not been."""
+    if not (run_dir / CONFIG).is_file():
+        raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {CONFIG}")
+    config = load_config(str(run_dir / CONFIG), _dispatch(workers, address))
+    _launch(config, run_dir, quiet)
+
+
+def _dispatch(workers: int | None, address: str | None) -> list[str]:
+    given = {"workers": workers, "address": address}
+    return [f"dispatch.{name}={value}" for name, value in given.items() if value is not None]
+
+
+def _launch(config: RunConfig, run_dir: Path, quiet: bool) -> None:
+    progress = make_progress(sys.stderr, quiet)
+    try:
+        champion = launch(config, run_dir, progress)
+    finally:
+        progress.close()
+    if not quiet:
+        _print_leaderboard(run_dir)
+    _print_champion(champion, run_dir)
+
+
+def _print_leaderboard(run_dir: Path) -> None:
+    """Print the ten best rows."""
+    from engine.cli.leaderboard import print_table
+
+    print_table([run_dir], top=TOP)
+
+
+def _print_champion(champion: Champion, run_dir: Path) -> None:
+    summary = champion.summary
+    best = max(summary["teachers"], key=lambda teacher: teacher["fitness_holdout"])
+    click.echo(
+        f"champion {summary['genome']}: returns {summary['fitness_holdout']:.1f} "
+        f"± {summary['fitness_holdout_sem']:.1f} over {summary['episodes_holdout']} held-out "
+        f"episodes (best teacher {best['fitness_holdout']:.1f}), {summary['size_bytes']:,} bytes "
+        f"(a teacher {best['size_bytes']:,}), {summary['parameters']:,} parameters, "
+        f"{summary['kind']} of generation {summary['generation']}"
+    )
+    for label, name in (
+        ("genome", "champion.safetensors"),
+        ("summary", "champion.json"),
+        ("leaderboard", "leaderboard.csv"),
+        ("all genomes", "genomes/"),
+        ("journal", "journal.jsonl"),
+    ):
+        click.echo(f"  {label:<12} {run_dir / name}")

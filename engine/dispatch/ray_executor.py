@@ -1,0 +1,169 @@
+"""Batches as Ray tasks. All retry policy is here: Ray's own retries are off.
+
+Ray's retries would not show on the leaderboard, go back to the same host, and after an
+out-of-memory kill never end.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from types import FrameType, ModuleType
+from typing import Any
+
+import ray
+from ray import exceptions
+from ray.cloudpickle import register_pickle_by_value
+from threadpoolctl import threadpool_limits
+
+from engine.breeding import Context, work
+from engine.config import DispatchConfig
+from engine.dispatch.executor import Batch, after_failure
+from populations.plans import Plan, Result
+
+# Share of batches that wait at the workers beyond the number of slots, so that none runs dry.
+SURPLUS = 0.1
+SLOTS_EVERY_S = 2.0
+POLL_S = 0.25
+# The worker enforces the time limit; the driver steps in this much later, when it cannot.
+DRIVER_PATIENCE = 3.0
+
+LOST = (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.TaskCancelledError)
+CRASHED = (
+    exceptions.WorkerCrashedError,
+    exceptions.OutOfMemoryError,
+    exceptions.RaySystemError,
+    exceptions.RuntimeEnvSetupError,
+)
+
+
+class BatchTimeoutError(Exception):
+    """A batch took longer than ``dispatch.task_timeout_s``."""
+
+
+class RayExecutor:
+    """Carries out batches on the Ray cluster that this process is connected to.
+
+    Args:
+        settings: Attempts and time limits.
+        plugins: Modules whose classes are sent to the workers by value.
+    """
+
+    def __init__(self, settings: DispatchConfig, plugins: Sequence[ModuleType] = ()) -> None:
+        self._settings = settings
+        self._task = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
+        self._context: tuple[Context, ray.ObjectRef[Any]] | None = None
+        self._slots, self._slots_at = 1, -SLOTS_EVERY_S
+        for module in plugins:
+            register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+
+    @property
+    def n_workers(self) -> int:
+        """CPU slots of the cluster, read again every few seconds: nodes may come and go."""
+        now = time.monotonic()
+        if now - self._slots_at >= SLOTS_EVERY_S:
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self._slots = max(1, int(resources.get("CPU", 0)))
+            self._slots_at = now
+        return self._slots
+
+    def run(
+        self, context: Context, batches: Sequence[Batch], stop: threading.Event
+    ) -> Iterator[list[Result]]:
+        """Yield the results of each batch as it finishes; see ``Executor``."""
+        shared = self._share(context)
+        queue = deque(batches)
+        flight: dict[ray.ObjectRef[Any], tuple[Batch, float]] = {}
+        while flight or (queue and not stop.is_set()):
+            window = self.n_workers + max(1, round(self.n_workers * SURPLUS))
+            while queue and len(flight) < window and not stop.is_set():
+                batch = queue.popleft()
+                reference = self._task.remote(
+                    shared, batch.plans, dict(batch.genomes), self._settings.task_timeout_s
+                )
+                flight[reference] = (batch, time.monotonic())
+            self._cancel_overdue(flight)
+            waiting = list(flight)
+            if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
+                continue
+            for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
+                batch, _ = flight.pop(reference)
+                again, results = self._collect(reference, batch)
+                queue.extendleft(reversed(again))
+                if results:
+                    yield results
+
+    def _share(self, context: Context) -> ray.ObjectRef[Any]:
+        """Put the context into the object store, once per run."""
+        if self._context is None or self._context[0] is not context:
+            self._context = (context, ray.put(context))
+        return self._context[1]
+
+    def _collect(
+        self, reference: ray.ObjectRef[Any], batch: Batch
+    ) -> tuple[list[Batch], list[Result]]:
+        """Return batches to dispatch again, and results to report."""
+        attempts = self._settings.attempts
+        try:
+            results, node = ray.get(reference)
+        except LOST as error:
+            return self._after_loss(batch, f"{type(error).__name__}: the node was lost")
+        except CRASHED as error:
+            return after_failure(batch, f"{type(error).__name__}: the worker died", attempts)
+        except exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            return after_failure(batch, f"{type(cause).__name__}: {cause}", attempts)
+        tries = 1 + batch.attempts + batch.losses
+        return [], [replace(result, node=node, attempts=tries) for result in results]
+
+    def _after_loss(self, batch: Batch, reason: str) -> tuple[list[Batch], list[Result]]:
+        lost = replace(batch, losses=batch.losses + 1)
+        if lost.losses < self._settings.loss_attempts:
+            return [lost], []
+        return [], lost.abandoned("lost", f"{reason} {lost.losses} times")
+
+    def _cancel_overdue(self, flight: dict[ray.ObjectRef[Any], tuple[Batch, float]]) -> None:
+        """Cancel batches whose own worker did not end them; they come back as lost."""
+        limit = self._settings.task_timeout_s * DRIVER_PATIENCE
+        for reference, (batch, started) in list(flight.items()):
+            if time.monotonic() - started > limit:
+                flight[reference] = (batch, time.monotonic())
+                ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """Drop what this executor holds in the object store; the session is closed elsewhere."""
+        self._context = None
+
+
+def run_batch(
+    context: Context, plans: Sequence[Plan], genomes: dict[str, Any], timeout_s: float
+) -> tuple[list[Result], str]:
+    """Carry out a batch in a worker, and return its results and the name of the node.
+
+    The time limit counts here and not in the driver, where it would count the time in the queue:
+    SIGALRM raises in Python code, and if the batch is stuck in native code, faulthandler's own
+    thread ends the process.
+
+    Raises:
+        BatchTimeoutError: The batch took longer than ``timeout_s``.
+    """
+
+    def give_up(signum: int, frame: FrameType | None) -> None:
+        raise BatchTimeoutError(f"no result within {timeout_s:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    faulthandler.dump_traceback_later(timeout_s * 1.2 + 5, exit=True)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    try:
+        with threadpool_limits(1):
+            return work(context, plans, genomes), socket.gethostname()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,163 @@
+"""Start a private Ray on this machine, or join a cluster. Imported before Ray itself."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.errors import DispatchError
+
+OBJECT_STORE_BYTES = 200 * 2**20
+CONNECT_TIMEOUT_S = 3.0
+# Ray keeps sockets below its folder, and an AF_UNIX path holds 107 bytes.
+LONGEST_FOLDER = 43
+
+
+@contextlib.contextmanager
+def local_session(n_workers: int | None) -> Iterator[None]:
+    """Run a private Ray while the block runs: loopback only, with a token, in its own folder.
+
+    Args:
+        n_workers: Worker slots; None takes every core.
+
+    Raises:
+        DispatchError: Ray cannot start.
+    """
+    home = _private_folder()
+    token = home / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    settings = {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every socket on 127.0.0.1
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_metrics_collection": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+    }
+    with _environment(settings):
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=n_workers,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(home / "r"),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            shutil.rmtree(home, ignore_errors=True)
+            raise DispatchError(f"Ray did not start on this machine: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def joined_session(address: str) -> Iterator[None]:
+    """Be connected to a running cluster while the block runs.
+
+    Args:
+        address: ``auto`` for a cluster that this machine belongs to, or ``host:port``.
+
+    Raises:
+        DispatchError: There is no cluster, or it does not let us in.
+    """
+    if address == "auto":
+        address = _address_of_this_machine()
+    _knock(address)
+    settings = {"OMP_NUM_THREADS": "1"}
+    if _has_token():
+        settings["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
+    with _environment(settings):
+        import ray
+
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DispatchError(
+                f"the Ray cluster at {address} did not let us in: {error}; check its token "
+                "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH), and that a Ray node runs on this "
+                f"machine (ray start --address={address} --num-cpus=0)"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _address_of_this_machine() -> str:
+    """Return the address of the cluster that runs here, from RAY_ADDRESS or Ray's own record."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    record = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/ray_current_cluster"
+    if not address and record.is_file():
+        address = record.read_text(encoding="utf-8").strip()
+    if not address:
+        raise DispatchError(
+            "no Ray cluster runs on this machine: start one with "
+            "'ray start --head', name one with --address HOST:PORT, "
+            "or leave --address out for a private local one"
+        )
+    return address
+
+
+def _knock(address: str) -> None:
+    """Fail within seconds where nobody listens; Ray itself would try for a minute."""
+    match = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:\[\]/]+):(?P<port>\d{1,5})", address)
+    if match is None or not 0 < int(match["port"]) < 2**16:
+        raise DispatchError(f"--address must be local, auto or HOST:PORT, not {address!r}")
+    host = match["host"].strip("[]")
+    try:
+        socket.create_connection((host, int(match["port"])), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise DispatchError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}"
+        ) from error
+
+
+def _has_token() -> bool:
+    return bool(
+        os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        or (Path.home() / ".ray/auth_token").exists()
+    )
+
+
+def _private_folder() -> Path:
+    """Return a new folder that nobody else can enter, with a path short enough for Ray."""
+    home = Path(tempfile.mkdtemp(prefix="cv-"))
+    if len(str(home)) > LONGEST_FOLDER - len("/r"):
+        home.rmdir()
+        home = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
+    return home
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Set environment variables while the block runs; a stale RAY_ADDRESS must not redirect us."""
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_ADDRESS")}
+    os.environ.update(settings)
+    os.environ.pop("RAY_ADDRESS", None)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

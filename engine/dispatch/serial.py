@@ -1,0 +1,53 @@
+"""Work in this very process: for debugging, tests, and machines without Ray."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from engine.breeding import Context, work
+from engine.dispatch.executor import Batch, after_failure
+from populations.plans import Result
+
+
+class SerialExecutor:
+    """Carries out one batch after the other.
+
+    Args:
+        attempts: Tries of a child that raises on its own.
+    """
+
+    n_workers = 1
+
+    def __init__(self, attempts: int) -> None:
+        self._attempts = attempts
+
+    def run(
+        self, context: Context, batches: Sequence[Batch], stop: threading.Event
+    ) -> Iterator[list[Result]]:
+        """Yield the results of each batch; see ``Executor``."""
+        queue = deque(batches)
+        while queue and not stop.is_set():
+            batch = queue.popleft()
+            try:
+                results = work(context, batch.plans, batch.genomes)
+            # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal.
+            except Exception as error:  # noqa: BLE001
+                again, given_up = after_failure(
+                    batch, f"{type(error).__name__}: {error}", self._attempts
+                )
+                queue.extendleft(reversed(again))
+                if given_up:
+                    yield given_up
+                continue
+            node = socket.gethostname()
+            yield [
+                replace(result, node=node, attempts=1 + batch.attempts + batch.losses)
+                for result in results
+            ]
+
+    def close(self) -> None:
+        """Nothing was started."""

@@ -1,0 +1,278 @@
+"""The loop: from teachers to a champion, one stage after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.breeding import Context
+from engine.champion import Champion, crown
+from engine.config import RunConfig
+from engine.dispatch.executor import Batch, Executor
+from engine.preparation import Prepared, baseline_rows, prepare, teacher_path
+from engine.progress import GenerationSummary, Progress
+from engine.recipes import (
+    ConfiguredRecipes,
+    RunSeeds,
+    ancestor_plan,
+    make_selection,
+    student_plans,
+)
+from engine.records import birth_row, member_row
+from engine.run_directory import RunDirectory
+from populations.errors import CultivarError
+from populations.genome import Genome
+from populations.leaderboard import Columns, Row
+from populations.manager import PopulationManager, Sizes
+from populations.plans import ChildPlan, EvaluationPlan, Plan, Result, plan_key
+
+
+class RunInterruptedError(CultivarError):
+    """The run was asked to stop; everything that was finished is recorded."""
+
+
+class ExtinctionError(CultivarError):
+    """Not one birth of a generation succeeded."""
+
+
+def evolve(
+    directory: RunDirectory,
+    executor: Executor,
+    progress: Progress,
+    stop: threading.Event | None = None,
+) -> Champion:
+    """Run, or finish, the run of a directory.
+
+    Args:
+        directory: Where the run is recorded; what it holds already is not done again.
+        executor: Where births and evaluations are carried out.
+        progress: Told what happens.
+        stop: Set it to stop after what is in flight.
+
+    Returns:
+        The champion.
+
+    Raises:
+        RunInterruptedError: ``stop`` was set before the end.
+        CultivarError: A setting, a teacher, the states or a recorded file is not usable.
+    """
+    return _Run(directory, executor, progress, stop or threading.Event()).to_the_end()
+
+
+class _Run:
+    """One pass through the stages of a run."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        executor: Executor,
+        progress: Progress,
+        stop: threading.Event,
+    ) -> None:
+        self._directory = directory
+        self._config: RunConfig = directory.config
+        self._executor = executor
+        self._progress = progress
+        self._stop = stop
+
+    def to_the_end(self) -> Champion:
+        """Go through all stages."""
+        config, directory = self._config, self._directory
+        for text in directory.notes:
+            self._progress.note(text)
+        selection = make_selection(config)
+        self._progress.phase("teachers", None)
+        # Recipes are built before hours of training, so that a mistyped operator fails at once.
+        ConfiguredRecipes(config, 1)
+        prepared = prepare(config, directory, self._progress.note)
+        self._progress.phase("baselines", None)
+        names = [teacher.name for teacher in prepared.teachers]
+        directory.open_leaderboard(Columns(teachers=names))
+        files = [teacher_path(directory.path, teacher) for teacher in prepared.teachers]
+        directory.finish_stage("baselines", lambda: baseline_rows(config.name, prepared, files))
+        manager = PopulationManager(
+            Sizes(
+                population=config.evolution.population,
+                elites=config.evolution.elites,
+                controls=config.evolution.controls,
+                archive=config.evaluation.champion_candidates,
+            ),
+            selection,
+            ConfiguredRecipes(config, len(prepared.teachers)),
+            RunSeeds(config.seed),
+        )
+        self._students(prepared, manager)
+        for _ in range(config.evolution.generations):
+            self._generation(prepared.context, manager)
+        return self._champion(prepared, manager)
+
+    def _students(self, prepared: Prepared, manager: PopulationManager) -> None:
+        """Distil generation 0."""
+        config, context = self._config, prepared.context
+        n_teachers = len(prepared.teachers)
+        self._progress.phase("students", config.distillation.students)
+        founders: list[tuple[ChildPlan, Result]] = []
+        genomes: dict[str, Genome] = {}
+        ancestor = None
+        if config.distillation.ancestor == "shared":
+            plan = ancestor_plan(config, n_teachers)
+            result = self._dispatch(context, [plan], {})[0]
+            self._refuse_extinction([plan], [result])
+            assert result.genome is not None, "a birth that is ok has a genome"
+            ancestor, genomes = result.genome.id, {result.genome.id: result.genome}
+            founders.append((plan, result))
+        plans = student_plans(config, n_teachers, ancestor)
+        results = self._dispatch(context, plans, genomes)
+        self._refuse_extinction(plans, results)
+        manager.expect(plans)
+        manager.tell(results)
+        manager.finish_generation()
+        founders += zip(plans, results, strict=True)
+        self._finish(0, founders, [], [])
+        self._summarize(manager, founders, 0.0)
+
+    def _generation(self, context: Context, manager: PopulationManager) -> None:
+        """Breed one generation."""
+        started = time.monotonic()
+        births = manager.ask(self._config.evolution.children)
+        elites = manager.ask_elites()
+        self._progress.phase("breeding", len(births))
+        plans: list[Plan] = [*elites, *births]
+        results = self._dispatch(context, plans, manager.genomes())
+        elite_results, birth_results = results[: len(elites)], results[len(elites) :]
+        self._refuse_extinction(births, birth_results)
+        manager.tell(results)
+        former = {member.genome.id: member for member in manager.population}
+        manager.finish_generation()
+        born = list(zip(births, birth_results, strict=True))
+        rows = [
+            member_row(
+                self._config.name,
+                former[plan.genome].pooled_with(result.returns),
+                plan.generation,
+                result,
+            )
+            for plan, result in zip(elites, elite_results, strict=True)
+        ]
+        self._finish(manager.generation, born, rows, elites)
+        self._summarize(manager, born, time.monotonic() - started)
+
+    def _champion(self, prepared: Prepared, manager: PopulationManager) -> Champion:
+        """Let the best of the run play held-out episodes, and crown one."""
+        candidates = list(manager.archive)
+        self._progress.phase("champion", len(candidates))
+        plans = [
+            EvaluationPlan(manager.generation, index, member.genome.id, "holdout")
+            for index, member in enumerate(candidates)
+        ]
+        results = self._dispatch(prepared.context, plans, manager.genomes())
+        self._refuse_extinction(plans, results)
+        played = [
+            (member, result)
+            for member, result in zip(candidates, results, strict=True)
+            if result.status == "ok"
+        ]
+        champion = crown(self._directory, prepared, played)
+        self._directory.finish_stage(
+            "champion",
+            lambda: [
+                member_row(self._config.name, member, manager.generation, result, result.returns)
+                for member, result in played
+            ],
+        )
+        return champion
+
+    def _finish(
+        self,
+        generation: int,
+        born: Sequence[tuple[ChildPlan, Result]],
+        elite_rows: Sequence[Row],
+        elites: Sequence[EvaluationPlan],
+    ) -> None:
+        """Write the genomes and the rows of a generation, unless that was done before."""
+        name = f"generation-{generation}"
+        if self._directory.stage(name) is None:
+            genomes = [result.genome for _, result in born if result.genome is not None]
+            self._directory.save_genomes(generation, genomes)
+        self._directory.finish_stage(
+            name,
+            lambda: [
+                *elite_rows,
+                *(birth_row(self._config.name, plan, result) for plan, result in born),
+            ],
+        )
+
+    def _dispatch(
+        self, context: Context, plans: Sequence[Plan], genomes: dict[str, Genome]
+    ) -> list[Result]:
+        """Return the result of every plan, in their order; what is recorded is not done again."""
+        results: dict[tuple[str, int, int], Result] = {}
+        for plan in plans:
+            recorded = self._directory.recorded(plan_key(plan))
+            if recorded is not None:
+                results[recorded.key] = recorded
+        self._progress.advance(len(results))
+        batches = []
+        for chunk in _chunks(plans, self._config.evolution.batch_size):
+            missing = [plan for plan in chunk if plan_key(plan) not in results]
+            if missing:
+                batches.append(Batch.of(missing, genomes))
+        for finished in self._executor.run(context, batches, self._stop):
+            self._directory.record(finished)
+            results.update({result.key: result for result in finished})
+            self._progress.advance(len(finished))
+            self._progress.workers(
+                min(self._executor.n_workers, len(batches)), self._executor.n_workers
+            )
+        if len(results) < len(plans):
+            raise RunInterruptedError(
+                f"stopped; go on with 'cultivar resume {self._directory.path}'"
+            )
+        return [results[plan_key(plan)] for plan in plans]
+
+    @staticmethod
+    def _refuse_extinction(plans: Sequence[Plan], results: Sequence[Result]) -> None:
+        """Stop where nothing of a stage succeeded: going on would only burn time."""
+        if plans and all(result.status != "ok" for result in results):
+            raise ExtinctionError(
+                f"all {len(plans)} {plans[0].phase} of generation {plans[0].generation} were "
+                f"{results[0].status}; the first one because: {results[0].reason}"
+            )
+
+    def _summarize(
+        self,
+        manager: PopulationManager,
+        born: Sequence[tuple[ChildPlan, Result]],
+        seconds: float,
+    ) -> None:
+        fitness = [
+            float(np.mean(result.returns))
+            for plan, result in born
+            if result.returns and plan.kind in ("student", "child")
+        ]
+        members = list(manager.population)
+        self._progress.generation(
+            GenerationSummary(
+                generation=manager.generation,
+                generations=self._config.evolution.generations,
+                births=len(born),
+                best=max(fitness, default=float("nan")),
+                mean=float(np.mean(fitness)) if fitness else float("nan"),
+                elite=members[0].fitness,
+                median=float(np.median(fitness)) if fitness else float("nan"),
+                births_per_s=len(born) / seconds if seconds > 0 else float("nan"),
+            )
+        )
+
+
+def _chunks(plans: Sequence[Plan], size: int) -> list[list[Plan]]:
+    """Cut plans into batches of one phase each, the same way whatever the cluster."""
+    chunks: list[list[Plan]] = []
+    for plan in plans:
+        if not chunks or len(chunks[-1]) == size or chunks[-1][0].phase != plan.phase:
+            chunks.append([])
+        chunks[-1].append(plan)
+    return chunks

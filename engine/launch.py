@@ -1,0 +1,100 @@
+"""Put a run together: plug-ins, run directory, workers, progress, and what Ctrl-C means."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from threadpoolctl import threadpool_limits
+
+from engine.champion import Champion
+from engine.config import DispatchConfig, RunConfig
+from engine.dispatch.executor import Executor
+from engine.dispatch.ray_session import joined_session, local_session
+from engine.dispatch.serial import SerialExecutor
+from engine.errors import ConfigError
+from engine.evolution import evolve
+from engine.progress import Progress
+from engine.run_directory import RunDirectory
+from strategies.plugins import load_plugin_file, plugin_modules
+
+
+def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champion:
+    """Start a run, or go on with it, and return its champion.
+
+    Args:
+        config: The run.
+        run_directory: Where it is recorded: new, empty, or holding this very run.
+        progress: Told what happens.
+
+    Raises:
+        RunInterruptedError: The user asked to stop.
+        CultivarError: Something the user can mend; nothing that was finished is lost.
+    """
+    for plugin in config.plugins:
+        load_plugin_file(plugin)
+    with (
+        threadpool_limits(1),  # as in the workers: more threads may change the bytes
+        RunDirectory.open(run_directory, config) as directory,
+        _workers(config.dispatch) as executor,
+        stop_on_signals(progress.note) as stop,
+    ):
+        return evolve(directory, executor, progress, stop)
+
+
+@contextlib.contextmanager
+def _workers(settings: DispatchConfig) -> Iterator[Executor]:
+    """Yield the executor that the settings ask for."""
+    if settings.workers == 0:
+        if settings.address != "local":
+            raise ConfigError(
+                f"dispatch.workers is 0, which means no Ray, but dispatch.address is "
+                f"{settings.address}; leave one of them out"
+            )
+        yield SerialExecutor(settings.attempts)
+        return
+    session = (
+        local_session(settings.workers)
+        if settings.address == "local"
+        else joined_session(settings.address)
+    )
+    with session:
+        # Ray reads its settings when it is imported, which the session has prepared.
+        from engine.dispatch.ray_executor import RayExecutor
+
+        executor = RayExecutor(settings, plugin_modules())
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
+@contextlib.contextmanager
+def stop_on_signals(note: Callable[[str], None]) -> Iterator[threading.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets; the second one stops at once.
+
+    Args:
+        note: Told what the first signal does.
+    """
+    stop = threading.Event()
+
+    def ask_to_stop(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        note("stopping after what is in flight; once more stops at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask_to_stop) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

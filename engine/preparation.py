@@ -1,0 +1,203 @@
+"""What a run needs before anything is bred: teachers, states, targets, and the baselines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.breeding import Context
+from engine.config import RunConfig
+from engine.errors import RunDirectoryError
+from engine.learning.imitation import Lessons
+from engine.learning.states import (
+    collect_states,
+    load_states,
+    split_states,
+    targets,
+    teacher_values,
+)
+from engine.learning.teachers import Teacher, load_teachers, train_teachers
+from engine.playing.environments import TaskSpec, describe
+from engine.playing.evaluation import evaluate
+from engine.playing.policies import EnsemblePolicy, Policy, StackedPolicy
+from engine.records import scores
+from engine.run_directory import RunDirectory
+from engine.seeding import Purpose, key
+from populations.leaderboard import Row
+from populations.network import NetworkSpec
+from populations.plans import Kind
+from populations.storage import load_weights, save_weights
+
+STATES = "states.npz"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that breeding starts from.
+
+    Attributes:
+        context: What all tasks share.
+        teachers: The teachers.
+        scales: What each teacher's advantages were divided by, shape ``(T,)``.
+    """
+
+    context: Context
+    teachers: list[Teacher]
+    scales: NDArray[np.float32]
+
+
+def prepare(config: RunConfig, directory: RunDirectory, note: Callable[[str], None]) -> Prepared:
+    """Train or load the teachers, sample the states, compute the targets.
+
+    What a stopped run has already is read back and checked against its recorded hash.
+
+    Raises:
+        CultivarError: The environment, a teacher or the states are not usable, or a file of the
+            run was altered.
+    """
+    task = describe(config.environment)
+    teachers = _teachers(config, task, directory, note)
+    spec = NetworkSpec(
+        task.observation_shape, config.network.hidden, task.n_actions, config.network.norm
+    )
+    states = _states(config, task, teachers, directory)
+    weights = [teacher.weights for teacher in teachers]
+    values = teacher_values(teachers[0].spec, weights, states)
+    wanted, scales = targets(values, config.learning.targets)
+    train, validation = split_states(
+        len(states), config.states.validation_fraction, key(config.seed, Purpose.SPLIT)
+    )
+    by_action = wanted.transpose(0, 2, 1)  # (T, A, N)
+    context = Context(
+        run_seed=config.seed,
+        environment=config.environment,
+        learning=config.learning,
+        spec=spec,
+        vector_dtype=config.network.vector_dtype,
+        lessons=Lessons(
+            train_states=states[train],
+            train_targets=np.ascontiguousarray(by_action[:, :, train]),
+            validation_states=states[validation],
+            validation_targets=np.ascontiguousarray(by_action[:, :, validation]),
+        ),
+        episodes=config.evaluation.episodes,
+        holdout_episodes=config.evaluation.holdout_episodes,
+    )
+    return Prepared(context, teachers, scales)
+
+
+def baseline_rows(run: str, prepared: Prepared, teacher_files: list[Path]) -> list[Row]:
+    """Let the teachers and their ensemble play, and return their rows.
+
+    Their fitness is over the episodes of generation 0, and they play the held-out ones, too.
+    """
+    context, teachers = prepared.context, prepared.teachers
+    spec = teachers[0].spec
+    weights = [teacher.weights for teacher in teachers]
+    best = context.lessons.validation_targets.argmax(axis=1)  # (T, M)
+    vote = context.lessons.validation_targets.mean(axis=0).argmax(axis=0)
+    players: list[tuple[Kind, Policy, NDArray[np.intp]]] = [
+        ("teacher", StackedPolicy(spec, weights), best),
+        ("ensemble", EnsemblePolicy(spec, weights, prepared.scales), vote[None]),
+    ]
+    rows = []
+    for kind, policy, actions in players:
+        everyone = np.arange(policy.n_networks)
+        fitness = evaluate(
+            context.environment, policy.select(everyone), context.seeds("children", 0)
+        )
+        holdout = evaluate(
+            context.environment, policy.select(everyone), context.seeds("holdout", 0)
+        )
+        for number in everyone:
+            held_out = scores(holdout.returns[number])
+            n_networks = 1 if kind == "teacher" else len(teachers)
+            sizes = [path.stat().st_size for path in teacher_files]
+            rows.append(
+                Row(
+                    run=run,
+                    kind=kind,
+                    generation=0,
+                    child=int(number) if kind == "teacher" else None,
+                    **scores(fitness.returns[number]),
+                    fitness_holdout=held_out["fitness"],
+                    fitness_holdout_sem=held_out["fitness_sem"],
+                    agreements=tuple(float((actions[number] == other).mean()) for other in best),
+                    size_bytes=sizes[number] if kind == "teacher" else sum(sizes),
+                    parameters=spec.n_parameters * n_networks,
+                )
+            )
+    return rows
+
+
+def teacher_path(run_directory: Path, teacher: Teacher) -> Path:
+    """Return where a run keeps a teacher."""
+    return run_directory / "teachers" / f"{teacher.name}.safetensors"
+
+
+def _teachers(
+    config: RunConfig, task: TaskSpec, directory: RunDirectory, note: Callable[[str], None]
+) -> list[Teacher]:
+    recorded = directory.stage("teachers")
+    if recorded is not None:
+        return [_reload(directory.path, entry) for entry in recorded["teachers"]]
+    if config.teachers.files:
+        teachers = load_teachers(config.teachers.files, task)
+    else:
+        teachers = train_teachers(
+            config,
+            task,
+            lambda name, step, mean: note(f"{name}: {mean:.1f} after {step:,} steps"),
+        )
+    (directory.path / "teachers").mkdir(exist_ok=True)
+    entries = []
+    for teacher in teachers:
+        path = teacher_path(directory.path, teacher)
+        about = {"source": teacher.source, "steps": teacher.steps}
+        save_weights(path, teacher.spec, teacher.weights, about)
+        entries.append({"name": teacher.name, **about, "sha256": _sha256(path)})
+    directory.finish_stage("teachers", tuple, {"teachers": entries})
+    return teachers
+
+
+def _reload(run_directory: Path, entry: dict[str, str]) -> Teacher:
+    path = run_directory / "teachers" / f"{entry['name']}.safetensors"
+    _check_hash(path, entry["sha256"])
+    spec, weights, about = load_weights(path)
+    return Teacher(entry["name"], spec, weights, source=about["source"], steps=about["steps"])
+
+
+def _states(
+    config: RunConfig, task: TaskSpec, teachers: list[Teacher], directory: RunDirectory
+) -> NDArray[np.float32]:
+    path = directory.path / STATES
+    recorded = directory.stage("states")
+    if recorded is not None:
+        _check_hash(path, recorded["sha256"])
+        with np.load(path, allow_pickle=False) as file:
+            states: NDArray[np.float32] = file["states"]
+            return states
+    if config.states.file is not None:
+        states = load_states(Path(config.states.file), teachers[0].spec.n_inputs)
+    else:
+        states = collect_states(config, task, teachers)
+    np.savez_compressed(path, states=states)
+    directory.finish_stage("states", tuple, {"sha256": _sha256(path), "n_states": len(states)})
+    return states
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_hash(path: Path, sha256: str) -> None:
+    if not path.is_file() or _sha256(path) != sha256:
+        raise RunDirectoryError(
+            f"{path} is missing or was altered since the run wrote it; "
+            "put the original back, or start a new run"
+        )

@@ -1,0 +1,247 @@
+"""The files of one run: where they lie, who may write them, and how a run goes on after a stop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+
+from engine.config import RunConfig
+from engine.config_file import dump_config, load_config
+from engine.errors import RunDirectoryError
+from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
+from populations.genome import Genome
+from populations.journal import Journal
+from populations.leaderboard import Columns, LeaderboardWriter, Row
+from populations.plans import Result
+from populations.storage import save_pack
+from populations.tensor_file import write_atomically
+
+CONFIG = "config.yaml"
+JOURNAL = "journal.jsonl"
+LEADERBOARD = "leaderboard.csv"
+LOCK = "run.lock"
+
+
+class RunDirectory:
+    """A run directory that this process writes to; no other process can, while it is open.
+
+    The journal is the truth. Results are appended to it as they arrive, and a *stage* (teachers,
+    a generation, the champion) is finished by one event that holds its leaderboard rows. Whatever
+    is missing after a stop is computed again, to the same bytes.
+
+    Attributes:
+        path: The directory.
+        config: The run's configuration.
+        notes: What a user should know about how the run was opened.
+    """
+
+    def __init__(self, path: Path, config: RunConfig, lock: IO[str], journal: Journal) -> None:
+        self.path = path
+        self.config = config
+        self.notes: list[str] = []
+        self._lock = lock
+        self._journal = journal
+        self._results: dict[tuple[str, int, int], Result] = {}
+        self._stages: dict[str, dict[str, Any]] = {}
+        self._writer: LeaderboardWriter | None = None
+
+    @classmethod
+    def open(cls, path: Path, config: RunConfig) -> Self:
+        """Create a run directory, or go on with the same run in it.
+
+        Raises:
+            RunDirectoryError: It holds another run, something else, or is in use.
+            JournalError: Its journal is damaged.
+        """
+        if (path / JOURNAL).exists():
+            found = load_config(str(path / CONFIG))
+            if found.identity() != config.identity():
+                raise RunDirectoryError(
+                    f"{path} holds another run: {_difference(found, config)}; "
+                    "choose another --run-dir, or resume that one with "
+                    f"'cultivar resume {path}'"
+                )
+            return cls.resume(path, config)
+        if path.exists() and any(p.name not in (CONFIG, LOCK) for p in path.iterdir()):
+            raise RunDirectoryError(
+                f"{path} is not empty and not a run directory; choose another --run-dir"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+            # Before anything runs, so that a run that dies at once can be resumed.
+            write_atomically(path / CONFIG, dump_config(config).encode())
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot create the run directory {path}: {error.strerror}"
+            ) from error
+        directory = cls(path, config, lock, Journal.create(path / JOURNAL))
+        directory._journal.append([{"type": "run", "cpu": _cpu(), "versions": _versions()}])
+        return directory
+
+    @classmethod
+    def resume(cls, path: Path, config: RunConfig | None = None) -> Self:
+        """Open a run directory to go on where it stopped.
+
+        Args:
+            path: The directory.
+            config: The run with other settings of dispatch; None takes the recorded ones.
+
+        Raises:
+            RunDirectoryError: There is no run, or it is in use.
+            JournalError: Its journal is damaged.
+        """
+        if not (path / CONFIG).is_file():
+            raise RunDirectoryError(f"{path} is not a run directory: it has no {CONFIG}")
+        recorded = load_config(str(path / CONFIG))
+        if not (path / JOURNAL).exists():  # stopped between its first two files
+            return cls.open(path, config or recorded)
+        lock = _lock(path)
+        journal, events = Journal.open(path / JOURNAL)
+        directory = cls(path, config or recorded, lock, journal)
+        if journal.dropped:
+            directory.notes.append(
+                f"dropped a half-written last line of {path / JOURNAL} ({journal.dropped} bytes)"
+            )
+        for event in events:
+            directory._replay(event)
+        return directory
+
+    def _replay(self, event: dict[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "result":
+            result = result_from_event(event)
+            self._results[result.key] = result
+        elif kind == "stage":
+            self._stages[event["stage"]] = event
+        elif kind == "run" and event["cpu"] != _cpu():
+            self.notes.append(
+                f"this run began on a CPU with {event['cpu']} and goes on with {_cpu()}: "
+                "its bytes may differ from those of an uninterrupted run"
+            )
+
+    def open_leaderboard(self, columns: Columns) -> None:
+        """Write the leaderboard of all finished stages, and keep it open for more."""
+        self._writer = LeaderboardWriter(self.path / LEADERBOARD, columns)
+        self._writer.rewrite(
+            row_from_event(row) for stage in self._stages.values() for row in stage["rows"]
+        )
+
+    def recorded(self, key: tuple[str, int, int]) -> Result | None:
+        """Return the recorded result of a plan, and forget it here; None where there is none."""
+        return self._results.pop(key, None)
+
+    def record(self, results: Sequence[Result]) -> None:
+        """Write results to the journal; they are on disk when this returns."""
+        self._journal.append([result_to_event(result) for result in results])
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """Return what a finished stage left behind, or None."""
+        return self._stages.get(name)
+
+    def finish_stage(
+        self, name: str, rows: Callable[[], Iterable[Row]], data: dict[str, Any] | None = None
+    ) -> None:
+        """Finish a stage, once: its rows go to the journal and to the leaderboard.
+
+        Args:
+            name: Name of the stage.
+            rows: Makes its rows; not called where the stage is finished already.
+            data: What :meth:`stage` is to give back, plain JSON.
+        """
+        if name in self._stages:
+            return
+        made = list(rows())
+        event = {
+            **(data or {}),
+            "type": "stage",
+            "stage": name,
+            "rows": [row_to_event(row) for row in made],
+        }
+        self._journal.append([event])
+        self._stages[name] = event
+        if self._writer is not None:
+            self._writer.append(made)
+
+    def save_genomes(self, generation: int, genomes: Iterable[Genome]) -> None:
+        """Write the genomes born in a generation into its pack."""
+        folder = self.path / "genomes"
+        folder.mkdir(exist_ok=True)
+        distinct = {genome.id: genome for genome in genomes}
+        if distinct:
+            save_pack(pack_path(self.path, generation), distinct.values())
+
+    def close(self) -> None:
+        """Close all files and let others in."""
+        if self._writer is not None:
+            self._writer.close()
+        self._journal.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def pack_path(run_directory: Path, generation: int) -> Path:
+    """Return where the genomes of a generation lie."""
+    return run_directory / "genomes" / f"gen-{generation:04d}.safetensors"
+
+
+def _lock(path: Path) -> IO[str]:
+    """Take the lock of a run directory; the kernel gives it back when this process ends.
+
+    Raises:
+        RunDirectoryError: Another process holds it.
+    """
+    file = (path / LOCK).open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise RunDirectoryError(
+            f"{path} is in use by process {holder}; wait for it, or stop it first"
+        ) from error
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _difference(found: RunConfig, wanted: RunConfig) -> str:
+    """Name one setting that differs between two configurations."""
+    before, after = _flat(found.identity()), _flat(wanted.identity())
+    names = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
+    return f"{names[0]} is {before.get(names[0])!r} there and {after.get(names[0])!r} here"
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        name: leaf
+        for key, value in values.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _cpu() -> str:
+    """Return the vector instructions that torch uses; equal bytes are promised per kind."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    names = ("cultivar", "torch", "numpy", "gymnasium", "ray")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

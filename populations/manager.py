@@ -1,0 +1,214 @@
+"""The population manager: ask it for the next births, tell it what became of them.
+
+Pure state: no files, no Ray. What parents are chosen by, what children are made with, and where
+random numbers come from is handed in, typed here as protocols and implemented above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from populations.errors import CultivarError
+from populations.genome import Genome
+from populations.plans import Align, ChildPlan, EvaluationPlan, FineTune, Mutator, Operator, Result
+from populations.population import Member, Population
+
+
+class ParentSelection(Protocol):
+    """Chooses parents by fitness."""
+
+    def select(
+        self, fitness: NDArray[np.float64], n_parents: int, rng: np.random.Generator
+    ) -> tuple[int, ...]:
+        """Return distinct indices into ``fitness``, fitter first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a child is made from its parents."""
+
+    operator: Operator
+    n_parents: int
+    align: Align
+    mutation: Mutator | None
+
+
+class Recipes(Protocol):
+    """Draws what a child is made with."""
+
+    def draw(self, rng: np.random.Generator) -> Recipe:
+        """Return the recipe of one child."""
+        ...
+
+    def finetune(self, parents: Sequence[FineTune], rng: np.random.Generator) -> FineTune:
+        """Return how a child is trained, given how its parents were, fitter first."""
+        ...
+
+    def controls(self) -> Sequence[Recipe]:
+        """Return what every generation's children are compared with."""
+        ...
+
+
+class Seeds(Protocol):
+    """Keys of the random streams of a birth."""
+
+    def selection(self, generation: int, index: int) -> np.random.Generator:
+        """Return the stream that parents and recipe are drawn from."""
+        ...
+
+    def birth(self, generation: int, index: int) -> tuple[int, ...]:
+        """Return the key of the stream that the child itself is made with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many of everything.
+
+    Attributes:
+        population: Parents that a generation is bred from.
+        elites: Fittest of them that stay and are scored again on each generation's episodes.
+        controls: Births of each control per generation.
+        archive: Best genomes over all generations that are remembered.
+    """
+
+    population: int
+    elites: int
+    controls: int
+    archive: int
+
+
+class PopulationManager:
+    """Runs (mu + lambda) selection with re-evaluated elites (Beyer & Schwefel 2002).
+
+    A generation goes ``ask`` and ``ask_elites``, then ``tell`` for every result in any order, then
+    ``finish_generation``. The parents of a generation are fixed at its start, so its outcome does
+    not depend on the order of arrival.
+
+    Args:
+        sizes: How many of everything.
+        selection: Chooses parents.
+        recipes: Draws what children are made with.
+        seeds: Random streams.
+    """
+
+    def __init__(
+        self, sizes: Sizes, selection: ParentSelection, recipes: Recipes, seeds: Seeds
+    ) -> None:
+        self.sizes = sizes
+        self.generation = -1  # of the population: none is finished yet
+        self.population = Population([])
+        self.archive = Population([])
+        self._selection = selection
+        self._recipes = recipes
+        self._seeds = seeds
+        self._plans: dict[tuple[str, int, int], ChildPlan | EvaluationPlan] = {}
+        self._elites: dict[str, Member] = {}
+        self._newborn: dict[int, Member] = {}
+
+    def expect(self, plans: Sequence[ChildPlan]) -> None:
+        """Announce births that were planned elsewhere: the students of generation 0."""
+        self._plans.update({(plan.phase, plan.generation, plan.index): plan for plan in plans})
+
+    def ask(self, n: int) -> list[ChildPlan]:
+        """Plan the next generation: ``n`` children and the controls behind them.
+
+        Raises:
+            CultivarError: There are fewer genomes than an operator needs parents.
+        """
+        generation = self.generation + 1
+        recipes: list[Recipe | None] = [None] * n
+        recipes += [r for r in self._recipes.controls() for _ in range(self.sizes.controls)]
+        plans = [self._plan(generation, index, control) for index, control in enumerate(recipes)]
+        self.expect(plans)
+        return plans
+
+    def _plan(self, generation: int, index: int, control: Recipe | None) -> ChildPlan:
+        rng = self._seeds.selection(generation, index)
+        recipe = self._recipes.draw(rng) if control is None else control
+        members = list(self.population)
+        if len(members) < max(recipe.n_parents, 1):
+            raise CultivarError(
+                f"generation {generation} needs {recipe.n_parents} parents for "
+                f"{recipe.operator.name}, but only {len(members)} genomes are alive; "
+                "use more or better students (distillation.students, distillation.steps)"
+            )
+        fitness = np.array([member.fitness for member in members])
+        # The fitter parent's training is inherited, so a child from scratch has a model, too.
+        chosen = self._selection.select(fitness, max(recipe.n_parents, 1), rng)
+        finetune = self._recipes.finetune([members[i].finetune for i in chosen], rng)
+        parents = [members[i] for i in chosen[: recipe.n_parents]]
+        return ChildPlan(
+            kind="child" if control is None else "control",
+            generation=generation,
+            index=index,
+            parents=tuple(parent.genome.id for parent in parents),
+            fitness=tuple(parent.fitness for parent in parents),
+            operator=recipe.operator,
+            align=recipe.align,
+            mutation=recipe.mutation,
+            finetune=finetune,
+            seed=self._seeds.birth(generation, index),
+        )
+
+    def ask_elites(self) -> list[EvaluationPlan]:
+        """Plan the elites' episodes of the next generation."""
+        elites = self.population.top(self.sizes.elites)
+        self._elites = {member.genome.id: member for member in elites}
+        plans = [
+            EvaluationPlan(self.generation + 1, index, member.genome.id, "elites")
+            for index, member in enumerate(elites)
+        ]
+        self._plans.update({(plan.phase, plan.generation, plan.index): plan for plan in plans})
+        return plans
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Take in what became of plans; in any order, each once.
+
+        Raises:
+            ValueError: A result answers no open plan.
+        """
+        for result in results:
+            plan = self._plans.pop(result.key, None)
+            if plan is None:
+                raise ValueError(f"nobody waits for a result of {result.key}")
+            if isinstance(plan, EvaluationPlan):
+                self._elites[plan.genome] = self._elites[plan.genome].pooled_with(result.returns)
+            elif result.genome is not None and plan.kind in ("student", "child"):
+                member = Member(result.genome, plan.finetune, result.returns)
+                self._newborn[plan.index] = member
+
+    def finish_generation(self) -> None:
+        """Let the fittest of elites and newborn survive.
+
+        Where too few were born alive, the fittest of the former parents fill up the population.
+
+        Raises:
+            ValueError: A plan is still open.
+        """
+        if self._plans:
+            raise ValueError(f"{len(self._plans)} plans of the generation are still open")
+        newborn = [self._newborn[index] for index in sorted(self._newborn)]
+        known = {**{member.genome.id: member for member in self.population}, **self._elites}
+        # A child that is a copy of a member brings no new record: its episodes may be the same.
+        newborn = [member for member in newborn if member.genome.id not in known]
+        survivors = Population([*self._elites.values(), *newborn], self.sizes.population)
+        if len(survivors) < min(self.sizes.population, len(self.population)):
+            rest = Population(m for m in known.values() if m.genome.id not in survivors)
+            missing = self.sizes.population - len(survivors)
+            survivors = Population([*survivors, *rest.top(missing)])
+        self.population = survivors
+        remembered = [self._elites.get(m.genome.id, m) for m in self.archive]
+        self.archive = Population([*remembered, *survivors], self.sizes.archive)
+        self.generation += 1
+        self._elites, self._newborn = {}, {}
+
+    def genomes(self) -> dict[str, Genome]:
+        """Return every genome that may be asked for as a parent or a candidate, by id."""
+        return {m.genome.id: m.genome for m in (*self.archive, *self.population)}
