@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from engine.formatting import format_duration, format_number, format_rate
+
 Clock = Callable[[], float]
 
 _RECENT = 5  # generations whose mean duration predicts the next ones
@@ -121,7 +123,7 @@ class LogProgress:
         """Write what the generation came to."""
         self._timing.end_generation(summary)
         left = self._timing.left()
-        self._line(_describe(summary) + ("" if left is None else f", {_duration(left)} left"))
+        self._line(_describe(summary) + ("" if left is None else f", {format_duration(left)} left"))
 
     def workers(self, busy: int, total: int) -> None:
         """Ignore it: it changes too often for a log."""
@@ -134,7 +136,7 @@ class LogProgress:
         """Do nothing: every line is on its way already."""
 
     def _line(self, text: str) -> None:
-        print(f"[{_duration(self._timing.elapsed())}] {text}", file=self._stream, flush=True)
+        print(f"[{format_duration(self._timing.elapsed())}] {text}", file=self._stream, flush=True)
 
 
 class LiveProgress:
@@ -208,7 +210,7 @@ class LiveProgress:
         rate = timing.rate()
         counts = f"{timing.done}/{total}" if total else f"{timing.done}"
         if rate is not None:
-            counts += f"  {_rate(rate)}"
+            counts += f"  {format_rate(rate)}"
         rows.add_row(timing.name or "starting", _bar(timing.done, total, timing.elapsed()), counts)
         if summary is not None:
             rows.add_row(
@@ -216,7 +218,10 @@ class LiveProgress:
                 _bar(summary.generation, summary.generations, 0.0),
                 f"{summary.generation}/{summary.generations}",
             )
-        facts = [f"elapsed {_duration(timing.elapsed())}", f"left {_duration(timing.left())}"]
+        facts = [
+            f"elapsed {format_duration(timing.elapsed())}",
+            f"left {format_duration(timing.left())}",
+        ]
         if self._workers is not None:
             facts.append("workers {}/{} busy".format(*self._workers))
         if self._detail:
@@ -228,7 +233,7 @@ class LiveProgress:
         return Group(*lines)
 
     def _print(self, text: str, no_wrap: bool = False) -> None:
-        line = Text(f"[{_duration(self._timing.elapsed())}] {text}")
+        line = Text(f"[{format_duration(self._timing.elapsed())}] {text}")
         self._live.console.print(line, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else "fold")
         self._refresh()
 
@@ -310,7 +315,7 @@ def _bar(done: int, total: int | None, elapsed: float) -> ProgressBar:
 def _describe(summary: GenerationSummary) -> str:
     return (
         f"generation {summary.generation}/{summary.generations}: {_fitness(summary, ', ')}, "
-        f"{summary.births} births, {_rate(summary.births_per_s)}"
+        f"{summary.births} births, {format_rate(summary.births_per_s)}"
     )
 
 
@@ -321,22 +326,4 @@ def _fitness(summary: GenerationSummary, between: str) -> str:
         "mean": summary.mean,
         "median": summary.median,
     }
-    return between.join(f"{name} {_number(value)}" for name, value in values.items())
-
-
-def _number(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
-    return f"{value:.{digits}f}"
-
-
-def _rate(per_s: float) -> str:
-    return f"{per_s:.1f}/s" if per_s >= 1 else f"{60 * per_s:.1f}/min"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-:--:--"
-    minutes, second = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+    return between.join(f"{name} {format_number(value)}" for name, value in values.items())

@@ -1,0 +1,174 @@
+"""``cultivar leaderboard``: look at the rows of one run or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pandas as pd
+from rich.console import Console
+
+from engine.cli.format import (
+    KEEP_ALWAYS,
+    TextColumn,
+    print_columns,
+    text_column,
+    to_csv,
+    to_json,
+    to_markdown,
+)
+from engine.formatting import decimals_for, format_number
+from populations.leaderboard import load_leaderboard
+from populations.leaderboard_columns import check_column
+from populations.leaderboard_query import aggregate, best_rows, filter_rows, sort_rows
+
+TOP = 20
+BEST_FIRST = ("-fitness", "-fitness_holdout", "size_bytes")
+WRITERS = {"csv": to_csv, "json": to_json, "markdown": to_markdown}
+
+EXAMPLES = """\b
+Examples:
+  cultivar leaderboard runs/smoke-0 --top 5
+  cultivar leaderboard runs/* --by run,operator
+  cultivar leaderboard runs/smoke-0 --where "'3f9c1a7be210' in parents" --format csv
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    help=f"Show N rows; 0 shows all.  [default: {TOP} in a table, all otherwise]",
+    metavar="N",
+)
+@click.option(
+    "--where",
+    metavar="EXPR",
+    help='Keep rows such as "generation >= 3 and operator == \'unit\'" or "fitness is None".',
+)
+@click.option(
+    "--sort", metavar="COLUMNS", help="Sort by comma-separated columns; -fitness is descending."
+)
+@click.option("--columns", metavar="COLUMNS", help="Show these comma-separated columns.")
+@click.option("--by", metavar="COLUMNS", help="Show count, mean, median and best fitness by group.")
+@click.option("--all-rows", is_flag=True, help="Keep every evaluation, not one row per genome.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", *WRITERS]),
+    default="table",
+    show_default=True,
+    help="The last three have all columns and digits.",
+)
+def leaderboard(
+    runs: tuple[Path, ...],
+    top: int | None,
+    where: str | None,
+    sort: str | None,
+    columns: str | None,
+    by: str | None,
+    all_rows: bool,
+    form: str,
+) -> None:
+    """Show the leaderboard of RUNS: run directories or leaderboard.csv files.
+
+    A genome is shown once, with the fitness over most episodes. The run may still be going on.
+    """
+    frame = load_leaderboard(runs)
+    if where is not None:
+        frame = filter_rows(frame, where)
+    if not all_rows:
+        frame = best_rows(frame)
+    if by is not None:
+        frame = aggregate(frame, _names(by))
+    if sort is not None or by is None:
+        frame = sort_rows(frame, BEST_FIRST if sort is None else _names(sort))
+    names = None if columns is None else [check_column(frame.columns, n) for n in _names(columns)]
+    if top is None:
+        top = TOP if form == "table" else 0
+    shown = frame.head(top) if top else frame
+    if form != "table":
+        click.echo(WRITERS[form](shown if names is None else shown[names]), nl=False)
+    elif by is not None or names is not None:
+        _print([text_column(shown, n) for n in names or shown.columns], len(shown), len(frame))
+    else:
+        _print(_default_columns(shown), len(shown), len(frame))
+
+
+def print_table(runs: Sequence[Path], top: int = TOP) -> None:
+    """Print the best rows of run directories, as the command does.
+
+    Args:
+        runs: Run directories or leaderboard files.
+        top: Number of rows; 0 prints all.
+
+    Raises:
+        LeaderboardError: A leaderboard is missing or damaged.
+    """
+    frame = sort_rows(best_rows(load_leaderboard(runs)), BEST_FIRST)
+    shown = frame.head(top) if top else frame
+    _print(_default_columns(shown), len(shown), len(frame))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _print(columns: Sequence[TextColumn], n_shown: int, n_rows: int) -> None:
+    if n_rows == 0:
+        click.echo("no rows", err=True)
+        return
+    print_columns(Console(highlight=False), columns)
+    if n_shown < n_rows:
+        click.echo(f"{n_shown} of {n_rows} rows; --top {n_rows} shows all", err=True)
+
+
+def _default_columns(frame: pd.DataFrame) -> list[TextColumn]:
+    """Choose what a person wants to see first; the numbers say what to keep on a narrow screen."""
+    ranks = [str(rank) for rank in range(1, len(frame) + 1)]
+    columns = [
+        TextColumn("#", ranks, is_number=True, keep=KEEP_ALWAYS),
+        text_column(frame, "genome", keep=KEEP_ALWAYS),
+        TextColumn("kind", _kinds(frame), keep=90),
+        text_column(frame, "generation", "gen", keep=50),
+        text_column(frame, "operator", keep=60),
+        _with_error(frame, "fitness", "fitness", keep=KEEP_ALWAYS),
+        _with_error(frame, "fitness_holdout", "held-out", keep=80),
+        text_column(frame, "episodes", keep=20),
+        text_column(frame, "size_bytes", "bytes", keep=70),
+        text_column(frame, "parameters", keep=30),
+        text_column(frame, "parents", keep=10),
+    ]
+    if frame["run"].nunique() > 1:
+        columns.insert(1, text_column(frame, "run", keep=95))
+    if (frame["status"] != "ok").any():
+        columns += [text_column(frame, "status", keep=94), text_column(frame, "reason", keep=93)]
+        columns[-1] = replace(columns[-1], least=16)
+    return [column for column in columns if any(column.cells)]
+
+
+def _kinds(frame: pd.DataFrame) -> list[str]:
+    """Return the kinds, teachers with their number."""
+    return [
+        f"{kind} {child}" if kind == "teacher" and not pd.isna(child) else str(kind)
+        for kind, child in zip(frame["kind"], frame["child"], strict=True)
+    ]
+
+
+def _with_error(frame: pd.DataFrame, name: str, header: str, keep: int) -> TextColumn:
+    """Return a mean with its standard error; the points stand below each other."""
+    decimals = decimals_for(frame[name])
+    errors = [
+        "" if pd.isna(error) else f"± {format_number(error, decimals)}"
+        for error in frame[f"{name}_sem"]
+    ]
+    width = max(map(len, errors), default=0)
+    gap = " " if width else ""
+    cells = [
+        "" if pd.isna(mean) else f"{format_number(mean, decimals)}{gap}{error:<{width}}"
+        for mean, error in zip(frame[name], errors, strict=True)
+    ]
+    return TextColumn(header, cells, is_number=True, keep=keep)

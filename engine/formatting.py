@@ -1,0 +1,39 @@
+"""How numbers are written for people; files always get them in full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def format_number(value: float | None, decimals: int | None = None) -> str:
+    """Write a number, a missing one as ``-``.
+
+    Args:
+        value: The number.
+        decimals: Digits behind the point; by default as many as its size asks for.
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{decimals_for([value]) if decimals is None else decimals}f}"
+
+
+def decimals_for(values: Iterable[float]) -> int:
+    """Return how many digits behind the point suit numbers that stand in one column."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if largest >= 10_000:
+        return 0
+    return 1 if largest >= 10 else 3
+
+
+def format_rate(per_s: float) -> str:
+    """Write a rate per second, or per minute where that is below one."""
+    return f"{per_s:.1f}/s" if per_s >= 1 else f"{60 * per_s:.1f}/min"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Write a duration as ``h:mm:ss``, an unknown one as ``-:--:--``."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, second = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
