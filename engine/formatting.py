@@ -27,7 +27,9 @@ def decimals_for(values: Iterable[float]) -> int:
 
 
 def format_rate(per_s: float) -> str:
-    """Write a rate per second, or per minute where that is below one."""
+    """Write a rate per second, or per minute where that is below one; a missing one as ``-``."""
+    if math.isnan(per_s):
+        return "-"
     return f"{per_s:.1f}/s" if per_s >= 1 else f"{60 * per_s:.1f}/min"
 
 

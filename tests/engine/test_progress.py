@@ -178,6 +178,12 @@ def test_a_generation_without_scores_shows_dashes(live: LiveProgress) -> None:
     assert lines(live)[2] == "best -  elite -  mean -  median -"
 
 
+def test_an_unknown_rate_is_a_dash(clock: Clock) -> None:
+    stream = io.StringIO()
+    LogProgress(stream, clock).generation(replace(SUMMARY, births_per_s=float("nan")))
+    assert "64 births, -, " in stream.getvalue()
+
+
 def test_the_view_suits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
