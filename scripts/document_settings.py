@@ -1,0 +1,72 @@
+"""Write docs/configuration.md from the configuration models, or check that it is current.
+
+python scripts/document_settings.py --check
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.config_file import Setting, describe_settings, preset_names
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+INTRODUCTION = """# Configuration
+
+A configuration file is YAML and holds only what differs from the defaults below. An unknown or
+unsuitable setting stops the command before anything runs, and all problems are reported at once.
+
+```yaml
+evolution:
+  generations: 20
+  recipes:
+    - operator: weighted
+    - operator: unit
+      weight: 0.5
+```
+
+`--set evolution.generations=20` changes one setting for one run; the value is YAML too. The
+resolved configuration, every setting included, is written into the run directory as `config.yaml`.
+
+Numbers are read as in YAML 1.2 (`1e-3` is a number, `no` is text). Tags, anchors and repeated keys
+are refused. `[]` stands for each entry of a list.
+"""
+HEADER = "| Setting | Default | Meaning |\n|---|---|---|\n"
+
+
+def page() -> str:
+    """Return the whole page: a table per section."""
+    text = [INTRODUCTION, f"Presets: {', '.join(f'`{name}`' for name in preset_names())}.\n"]
+    text.append(f"\n## The run\n\n{HEADER}")
+    settings = describe_settings()
+    text += [row(item) for item in settings if "." not in item.name and item.default]
+    for item in settings:
+        if not item.default:
+            text.append(f"\n## {item.name}\n\n{item.meaning}\n\n{HEADER}")
+        elif "." in item.name:
+            text.append(row(item))
+    return "".join(text)
+
+
+def row(setting: Setting) -> str:
+    """Return one line of a table."""
+    cells = (f"`{setting.name}`", f"`{setting.default}`", setting.meaning.replace("``", "`"))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def main() -> int:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    if not parser.parse_args().check:
+        PAGE.write_text(page(), encoding="utf-8")
+        return 0
+    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
+        print(f"{PAGE.name} is out of date: run python scripts/document_settings.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
