@@ -1,0 +1,1 @@
+"""The presets: installed as the package ``engine.presets``, and found by their names."""
