@@ -1,0 +1,46 @@
+# `make` lists what can be made. Everything lives in .venv; nothing outside this folder is touched.
+PYTHON ?= python3
+# Where pip finds torch builds without CUDA, for example; empty takes the usual ones.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	-c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench docs clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: $(STAMP) ## Breed a tiny CartPole network out of four teachers
+	$(BIN)/cultivar evolve cartpole
+
+test: $(STAMP) ## Run the tests that need minutes
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP) ## Run all tests, the slow ones too
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(STAMP) ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure one generation
+	$(BIN)/python scripts/benchmark_generation.py
+
+docs: $(STAMP) ## Write the pages that are generated from the code
+	$(BIN)/python scripts/document_settings.py
+
+clean: ## Remove the environment and all caches, but no runs
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP_INSTALL) -e ".[dev]"
+	touch $@
