@@ -41,15 +41,15 @@ class EnvironmentConfig(Section):
 class TeacherTrainingConfig(Section):
     """How teachers are trained when no files are given: PQN, all of them in one stacked network."""
 
-    steps: tuple[Count, ...] = (100_000, 60_000, 40_000, 30_000)
+    steps: Annotated[tuple[Count, ...], Field(min_length=1)] = (150_000, 16_000, 6_200, 3_100)
     """Environment steps of each teacher: one teacher per entry, a shorter one is a weaker one."""
     lanes: Count = 32
     """Environments that each teacher plays side by side."""
     rollout: Count = 32
     """Steps per lane between two updates."""
-    epochs: Count = 4
+    epochs: Count = 3
     """Passes over a rollout."""
-    minibatches: Count = 4
+    minibatches: Count = 8
     """Gradient steps per pass."""
     learning_rate: Positive = 1e-3
     """Learning rate of RAdam at the start; it falls linearly to zero over the longest budget."""
@@ -63,7 +63,7 @@ class TeacherTrainingConfig(Section):
     """Exploration at the first step."""
     epsilon_end: Share = 0.05
     """Exploration once ``exploration_fraction`` of the longest budget is spent."""
-    exploration_fraction: Share = 0.2
+    exploration_fraction: Share = 0.3
     """Share of the longest budget over which epsilon falls linearly."""
     max_grad_norm: Positive = 10.0
     """Gradient norm of one teacher at which its gradient is clipped."""
