@@ -205,7 +205,8 @@ class _Birth:
             except GenomeError as error:
                 self.failure = ("failed", str(error))
                 return
-            if self._favorite_share(genome) <= COLLAPSED_SHARE:
+            # The ancestor only lends its weights to the students; it need not play well.
+            if self.plan.kind == "ancestor" or self._favorite_share(genome) <= COLLAPSED_SHARE:
                 self.versions[name] = genome
         if not self.versions:
             self.failure = (

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from populations.genome import VectorDtype
 from populations.network import Norm
 from populations.plans import Align, Target
 
+
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower end {bounds[0]} must not exceed the upper end {bounds[1]}")
+    return bounds
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
-Range = tuple[Positive, Positive]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
 
 
 class Section(BaseModel):
@@ -34,7 +41,7 @@ class EnvironmentConfig(Section):
     """Gymnasium id of an environment with a Box observation and Discrete actions."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for ``gymnasium.make``."""
-    lanes: Annotated[int, Field(ge=16, multiple_of=16)] = 32
+    lanes: Count = 32
     """Episodes that one genome plays side by side; a finished lane takes the next episode."""
 
 

@@ -253,15 +253,15 @@ class _Run:
             for plan, result in born
             if result.returns and plan.kind in ("student", "child")
         ]
-        members = list(manager.population)
+        elites = manager.population.top(max(self._config.evolution.elites, 1))
         self._progress.generation(
             GenerationSummary(
                 generation=manager.generation,
                 generations=self._config.evolution.generations,
                 births=len(born),
-                best=max(fitness, default=float("nan")),
+                best=manager.archive.top(1)[0].fitness,
                 mean=float(np.mean(fitness)) if fitness else float("nan"),
-                elite=members[0].fitness,
+                elite=float(np.mean([member.fitness for member in elites])),
                 median=float(np.median(fitness)) if fitness else float("nan"),
                 births_per_s=len(born) / seconds if seconds > 0 else float("nan"),
             )

@@ -60,6 +60,10 @@ class RayExecutor:
         self._task = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
         self._context: tuple[Context, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
+        # Workers import torch while the driver still trains teachers.
+        self._warm_up = [
+            ray.remote(num_cpus=1, max_retries=0)(warm_up).remote() for _ in range(self.n_workers)
+        ]
         for module in plugins:
             register_pickle_by_value(module)  # type: ignore[no-untyped-call]
 
@@ -139,6 +143,10 @@ class RayExecutor:
     def close(self) -> None:
         """Drop what this executor holds in the object store; the session is closed elsewhere."""
         self._context = None
+
+
+def warm_up() -> None:
+    """Import what a batch needs: a worker does it when it unpickles this function."""
 
 
 def run_batch(
