@@ -1,0 +1,216 @@
+"""What a run has recorded so far, read without changing it: the run may be in progress.
+
+Everything comes from the journal, which is the truth of a run. Nothing here needs torch or Ray, so
+that looking at a run is quick.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.config_file import load_config
+from engine.errors import RunDirectoryError
+from engine.records import result_from_event, row_from_event, scores
+from populations.genome import Genome
+from populations.journal import read_journal
+from populations.leaderboard import Row
+from populations.plans import Kind
+from populations.storage import genome_file_size
+
+# As in ``engine.run_directory`` and ``engine.champion``, which need torch; a test compares them.
+CONFIG = "config.yaml"
+JOURNAL = "journal.jsonl"
+LOCK = "run.lock"
+CHAMPION = "champion.safetensors"
+SUMMARY = "champion.json"
+
+BIRTH_PHASES = ("ancestor", "students", "children")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as far as it is recorded.
+
+    Attributes:
+        path: Its directory.
+        process: Id of the process that works on it, as the lock names it, or None.
+        config: Its configuration.
+        stages: What each finished stage left behind, by name, without its rows.
+        rows: Rows of the finished stages, oldest first.
+        pending: Births of the stage that is not finished yet; how they were made is not known
+            before it is.
+    """
+
+    path: Path
+    process: str | None
+    config: RunConfig
+    stages: Mapping[str, Mapping[str, Any]]
+    rows: list[Row]
+    pending: list[Row] = field(default_factory=list)
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """Rows of finished stages, then those of the unfinished one."""
+        return [*self.rows, *self.pending]
+
+    @property
+    def births(self) -> list[Row]:
+        """One row per birth, whatever became of it."""
+        return [row for row in self.all_rows if is_birth(row)]
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the teachers, in the order of agreements; empty before they are ready."""
+        return [teacher["name"] for teacher in self.stages.get("teachers", {}).get("teachers", ())]
+
+    @property
+    def unfinished(self) -> str | None:
+        """Name of the first stage that is not finished, or None where the run is."""
+        generations = (f"generation-{i}" for i in range(self.config.evolution.generations + 1))
+        names = ("teachers", "states", "baselines", *generations, "champion")
+        return next((name for name in names if name not in self.stages), None)
+
+    @property
+    def champion(self) -> str | None:
+        """Id of the champion, or None where there is none yet.
+
+        Raises:
+            RunDirectoryError: ``champion.json`` is missing or damaged.
+        """
+        if "champion" not in self.stages:
+            return None  # a file that lies there already may be that of another attempt
+        path = self.path / SUMMARY
+        try:
+            genome = json.loads(path.read_bytes())["genome"]
+        except FileNotFoundError as error:
+            raise RunDirectoryError(
+                f"{path} is missing; 'cultivar resume {self.path}' writes it again"
+            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(
+                f"{path} is damaged; 'cultivar resume {self.path}' writes it again"
+            ) from error
+        return str(genome)
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read what a run has recorded.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        RunDirectoryError: There is no run.
+        ConfigError: Its configuration is damaged.
+        JournalError: Its journal is damaged.
+    """
+    if not (path / CONFIG).is_file():
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {CONFIG}")
+    config = load_config(path / CONFIG)
+    # Before the journal: a run that ends in between must not look like one that was stopped.
+    process = _lock_holder(path)
+    stages: dict[str, dict[str, Any]] = {}
+    rows: list[Row] = []
+    open_results: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for event in _events(path):
+        if event.get("type") == "stage":
+            rows += [row_from_event(row) for row in event.pop("rows")]
+            stages[event["stage"]] = event
+            # Results come before the stage that they belong to, and stages one after the other.
+            open_results.clear()
+        elif event.get("type") == "result" and event["phase"] in BIRTH_PHASES:
+            open_results[event["phase"], event["generation"], event["index"]] = event
+    pending = [_pending_row(config, event) for _, event in sorted(open_results.items())]
+    return RunRecord(path, process, config, stages, rows, pending)
+
+
+def find_genome(run: RunRecord, row: Row) -> Genome:
+    """Return the genome that was born in a row.
+
+    Raises:
+        RunDirectoryError: The journal does not hold it.
+    """
+    key = (_phase(row), row.generation, row.child)
+    for event in _events(run.path):
+        if (
+            event.get("type") == "result"
+            and (event["phase"], event["generation"], event["index"]) == key
+        ):
+            genome = result_from_event(event).genome
+            if genome is not None and genome.id == row.genome:
+                return genome
+    raise RunDirectoryError(f"{run.path / JOURNAL} does not hold the genome {row.genome}")
+
+
+def pack_name(generation: int) -> str:
+    """Return where the genomes of a generation lie, relative to the run directory."""
+    return f"genomes/gen-{generation:04d}.safetensors"
+
+
+def is_birth(row: Row) -> bool:
+    """Tell whether a row is that of a birth, not of a teacher or of a genome scored again."""
+    return row.child is not None and row.kind != "teacher"
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    if not (path / JOURNAL).exists():  # stopped between its first two files
+        return iter(())
+    return read_journal(path / JOURNAL)
+
+
+def _lock_holder(path: Path) -> str | None:
+    """Return who holds the lock of a run, or None where nobody does.
+
+    The lock is tried, shared and for an instant: the kernel gives back that of a dead process.
+    """
+    try:
+        file = (path / LOCK).open(encoding="utf-8")
+    except OSError:
+        return None  # nobody has ever worked here, or the directory was copied without it
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return file.read().strip() or "unknown"
+    return None
+
+
+def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:
+    """Return what is known of a birth before its generation is finished."""
+    result = result_from_event(event)
+    genome = result.genome
+    kinds: dict[str, Kind] = {"ancestor": "ancestor", "students": "student"}
+    # Controls are planned behind the children.
+    bred: Kind = "child" if result.index < config.evolution.children else "control"
+    return Row(
+        run=config.name,
+        kind=kinds.get(result.phase, bred),
+        generation=result.generation,
+        child=result.index,
+        genome=None if genome is None else genome.id,
+        status=result.status,
+        reason=result.reason,
+        parents=None if genome is None else genome.lineage.parents,
+        operator=None if genome is None else genome.lineage.operator,
+        **scores(result.returns),
+        fitness_before_finetune=result.mean_before,
+        agreements=result.agreements,
+        kl=result.kl,
+        size_bytes=None if genome is None else genome_file_size(genome),
+        parameters=None if genome is None else genome.spec.n_parameters,
+        attempts=result.attempts,
+        node=result.node,
+        wall_s=result.wall_s,
+        cpu_s=result.cpu_s,
+        created_at=event["created_at"],
+    )
+
+
+def _phase(row: Row) -> str:
+    return {"ancestor": "ancestor", "student": "students"}.get(row.kind, "children")
