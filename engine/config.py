@@ -161,7 +161,7 @@ class FineTuneConfig(ImitationConfig):
 class LearningConfig(Section):
     """The stacked training loop that distillation and fine-tuning share."""
 
-    batch_size: Annotated[int, Field(ge=16, multiple_of=16)] = 64
+    batch_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
     """States per gradient step, the same ones for all networks of a generation."""
     int8_in_loop: bool = True
     """Train through the int8 codec with straight-through gradients."""

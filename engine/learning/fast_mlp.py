@@ -16,6 +16,9 @@ from torch import Tensor
 from engine.learning.flat import FlatStack
 from engine.learning.qnetwork import NORM_EPSILON
 
+STATES_MULTIPLE = 32
+"""What the number of states of a pass must be a multiple of for that independence."""
+
 
 class FastMLP:
     """Q-values of K networks on one minibatch, and the gradient of their parameters.
@@ -106,7 +109,10 @@ class _Linear:
         return torch.baddbmm(self._bias, self._weight, signal)
 
     def backward(self, error: Tensor) -> None:
-        torch.bmm(error, self._signal.transpose(1, 2), out=self._weight_gradient)
+        if self._signal.shape[1] == 1:  # bmm rounds this product by its place in memory
+            torch.sum(error * self._signal, dim=2, keepdim=True, out=self._weight_gradient)
+        else:
+            torch.bmm(error, self._signal.transpose(1, 2), out=self._weight_gradient)
         torch.sum(error, dim=2, out=self._bias_gradient)
 
     def input_error(self, error: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from engine.learning.fast_mlp import FastMLP
+from engine.learning.fast_mlp import STATES_MULTIPLE, FastMLP
 from engine.learning.flat import FlatStack
 from populations.network import NetworkSpec, Weights
 
@@ -42,19 +43,36 @@ def refit_output(
     stack = FlatStack(spec, len(weights))
     buffer = stack.load(weights)
     path = FastMLP(stack, buffer, stack.new())
-    features = path.features(torch.from_numpy(states).t().contiguous())
-    features = features.double().transpose(1, 2)  # (K, N, u)
-    wanted = torch.from_numpy(targets).double().transpose(1, 2)  # (K, N, A)
+    features = path.features(_padded(states))[:, :, : len(states)]
+    # One network at a time: batched solvers round differently at another place in memory.
+    for k in range(len(weights)):
+        wanted = torch.from_numpy(targets[k]).double()
+        weight, bias = _ridge_regression(features[k].double(), wanted, ridge)
+        stack.view(buffer, output.weight)[k] = weight
+        stack.view(buffer, output.bias)[k] = bias
+    return stack.unload(buffer)
+
+
+def _ridge_regression(features: Tensor, wanted: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Return weight ``(A, u)`` and bias ``(A,)`` for features ``(u, N)`` and targets ``(A, N)``."""
+    n_units, n_states = features.shape
     feature_mean = features.mean(dim=1, keepdim=True)
     wanted_mean = wanted.mean(dim=1, keepdim=True)
     features = features - feature_mean
-    gram = features.transpose(1, 2) @ features / len(states)
-    moment = features.transpose(1, 2) @ (wanted - wanted_mean) / len(states)
-    size = gram.diagonal(dim1=1, dim2=2).mean(dim=1).view(-1, 1, 1)
+    gram = features @ features.T / n_states
+    moment = features @ (wanted - wanted_mean).T / n_states
     # A layer of dead units has size 0; the tiny constant keeps its system solvable.
-    penalty = (ridge * size + 1e-12) * torch.eye(output.n_in, dtype=torch.float64)
-    weight = torch.linalg.solve(gram + penalty, moment)  # (K, u, A)
-    bias = (wanted_mean - feature_mean @ weight).squeeze(1)
-    stack.view(buffer, output.weight).copy_(weight.transpose(1, 2))
-    stack.view(buffer, output.bias).copy_(bias)
-    return stack.unload(buffer)
+    penalty = ridge * gram.diagonal().mean() + 1e-12
+    weight = torch.linalg.solve(gram + penalty * torch.eye(n_units, dtype=torch.float64), moment).T
+    return weight, (wanted_mean - weight @ feature_mean).squeeze(1)
+
+
+def _padded(states: NDArray[np.float32]) -> Tensor:
+    """Return states as ``(n_inputs, B)``, with zeros behind them up to a multiple of 32.
+
+    A product of any other width may round differently with another number of networks.
+    """
+    n_states, n_inputs = states.shape
+    padded = torch.zeros(n_inputs, -(-n_states // STATES_MULTIPLE) * STATES_MULTIPLE)
+    padded[:, :n_states] = torch.from_numpy(states).t()
+    return padded

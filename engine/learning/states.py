@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engine.config import RunConfig
 from engine.errors import StatesError
+from engine.learning.fast_mlp import STATES_MULTIPLE
 from engine.learning.qnetwork import StackedQNetwork
 from engine.learning.teachers import Teacher
 from engine.playing.environments import TaskSpec
@@ -22,7 +23,6 @@ from populations.network import NetworkSpec, Weights
 
 MIN_STATES = 64
 """Fewer states than this say next to nothing about a policy."""
-STATES_MULTIPLE = 32
 CHUNK = 4096
 """States of one forward pass."""
 

@@ -33,10 +33,10 @@ class Course:
     Attributes:
         train_states: Float32 of shape ``(N, n_inputs)``.
         train_targets: Values to imitate, float32 of shape ``(K, n_actions, N)``.
-        validation_states: Float32 of shape ``(M, n_inputs)``.
+        validation_states: Float32 of shape ``(M, n_inputs)``, M a multiple of 32.
         validation_targets: Float32 of shape ``(K, n_actions, M)``.
         steps: Gradient steps.
-        batch_size: States per step.
+        batch_size: States per step, a multiple of 32.
         learning_rates: At the first step, shape ``(K,)``; they fall along a half cosine to zero.
         temperatures: Softmax temperatures, shape ``(K,)``.
         hard_weights: Shares of the cross-entropy, shape ``(K,)``.
@@ -110,7 +110,7 @@ def _train_tile(spec: NetworkSpec, weights: Sequence[Weights], course: Course) -
     path = FastMLP(stack, rounded, gradients)
     optimizer = _Adam(parameters, gradients, stack.spread(torch.from_numpy(course.learning_rates)))
     loss = _loss(course, course.train_targets)
-    best = _Best(stack, course)
+    best = _Best(stack, course, parameters)
     states = torch.from_numpy(course.train_states).t().contiguous()
     shuffled, shuffled_loss = states, loss
     epochs = _epochs(course)
@@ -158,14 +158,17 @@ def _epochs(course: Course) -> Iterator[Tensor]:
 
 
 class _Best:
-    """The parameters of each network at its lowest validation loss."""
+    """The parameters of each network at its lowest validation loss.
 
-    def __init__(self, stack: FlatStack, course: Course) -> None:
+    Where no loss is a number, they are those that the network started from.
+    """
+
+    def __init__(self, stack: FlatStack, course: Course, start: Tensor) -> None:
         self._stack = stack
         self._loss = _loss(course, course.validation_targets)
         self._states = torch.from_numpy(course.validation_states).t().contiguous()
         self._lowest = torch.full((stack.n_networks,), torch.inf)
-        self.parameters = stack.new()
+        self.parameters = start.clone()
         self.divergence = torch.full((stack.n_networks,), torch.nan)
 
     def look(self, path: FastMLP, parameters: Tensor) -> None:

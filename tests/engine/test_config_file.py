@@ -155,7 +155,7 @@ def test_all_errors_are_reported_at_once(tmp_path) -> None:
     assert problems_of(tmp_path, text, "evaluation.episodes=0", "typo") == [
         "typo: expected an override such as evolution.generations=20",
         "network must be a section of settings, not 5",
-        "learning.batch_size must be a multiple of 16, not 20",
+        "learning.batch_size must be a multiple of 32, not 20",
         "learning.int8_in_loop must be true or false, not 'maybe'",
         "finetune.learning_rate[1] is missing",
         "finetune.target must be 'teachers', 'better_parent' or 'none', not 'parents'",
