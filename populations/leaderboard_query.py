@@ -36,7 +36,8 @@ def best_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per genome: the one with the most episodes, the latest of equals.
 
     What that row leaves empty (how an elite was born, its held-out fitness) is taken from the first
-    of the genome's other rows that tells. Rows without a genome stay as they are.
+    of the genome's other rows that tells, and ``generation`` is that of its birth. Rows without a
+    genome stay as they are.
     """
     named = frame["genome"].notna()
     ordered = frame[named].sort_values("episodes", kind="stable", na_position="first")
@@ -44,6 +45,8 @@ def best_rows(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[named & (frame["status"] == "ok")].groupby("genome").first()
     for name in known.columns.difference(["status", "reason", *VOLATILE]):
         best[name] = best[name].fillna(known[name])
+    births = frame[named & frame["child"].notna()].groupby("genome")["generation"].first()
+    best["generation"] = births.reindex(best.index).fillna(best["generation"])
     index = ordered.drop_duplicates("genome", keep="last").index
     best = best.reset_index().set_index(index)[list(frame.columns)]
     return pd.concat([frame[~named], best]).sort_index().reset_index(drop=True)
