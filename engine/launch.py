@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +19,12 @@ from engine.dispatch.ray_session import joined_session, local_session
 from engine.dispatch.serial import SerialExecutor
 from engine.errors import ConfigError
 from engine.evolution import evolve
+from engine.learning.states import load_states
+from engine.learning.teachers import load_teachers
+from engine.playing.environments import describe
 from engine.progress import Progress
-from engine.run_directory import RunDirectory
+from engine.recipes import ConfiguredRecipes, make_selection
+from engine.run_directory import JOURNAL, RunDirectory
 from strategies.plugins import load_plugin_file, plugin_modules
 
 
@@ -37,6 +42,13 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
     """
     for plugin in config.plugins:
         load_plugin_file(plugin)
+    if config.dispatch.workers == 0 and config.dispatch.address != "local":
+        raise ConfigError(
+            "dispatch.workers is 0, which means no Ray, but dispatch.address is "
+            f"{config.dispatch.address}; leave one of them out"
+        )
+    if not (run_directory / JOURNAL).exists():
+        _check(config)
     with (
         threadpool_limits(1),  # as in the workers: more threads may change the bytes
         RunDirectory.open(run_directory, config) as directory,
@@ -46,15 +58,20 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
         return evolve(directory, executor, progress, stop)
 
 
+def _check(config: RunConfig) -> None:
+    """Refuse what cannot run before there is a directory that would be held by a mistyped run."""
+    make_selection(config)
+    ConfiguredRecipes(config, 1)
+    task = describe(config.environment)
+    load_teachers(config.teachers.files, task)
+    if config.states.file is not None:
+        load_states(Path(config.states.file), math.prod(task.observation_shape))
+
+
 @contextlib.contextmanager
 def _workers(settings: DispatchConfig) -> Iterator[Executor]:
     """Yield the executor that the settings ask for."""
     if settings.workers == 0:
-        if settings.address != "local":
-            raise ConfigError(
-                f"dispatch.workers is 0, which means no Ray, but dispatch.address is "
-                f"{settings.address}; leave one of them out"
-            )
         yield SerialExecutor(settings.attempts)
         return
     session = (

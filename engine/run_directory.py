@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -12,7 +13,7 @@ import torch
 
 from engine.config import RunConfig
 from engine.config_file import dump_config, load_config
-from engine.errors import RunDirectoryError
+from engine.errors import ConfigError, RunDirectoryError
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from populations.genome import Genome
 from populations.journal import Journal
@@ -58,30 +59,39 @@ class RunDirectory:
             RunDirectoryError: It holds another run, something else, or is in use.
             JournalError: Its journal is damaged.
         """
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is not a directory; choose another --run-dir")
+        recorded = _recorded_config(path)
+        if recorded is not None and recorded.identity() != config.identity():
+            raise RunDirectoryError(
+                f"{path} holds another run: {_difference(recorded, config)}; "
+                "choose another --run-dir, or resume that one with "
+                f"'cultivar resume {path}'"
+            )
         if (path / JOURNAL).exists():
-            found = load_config(str(path / CONFIG))
-            if found.identity() != config.identity():
-                raise RunDirectoryError(
-                    f"{path} holds another run: {_difference(found, config)}; "
-                    "choose another --run-dir, or resume that one with "
-                    f"'cultivar resume {path}'"
-                )
             return cls.resume(path, config)
-        if path.exists() and any(p.name not in (CONFIG, LOCK) for p in path.iterdir()):
+        ours = {LOCK} if recorded is None else {LOCK, CONFIG}
+        if path.exists() and any(
+            # A process that is killed while it writes the configuration leaves a temporary file.
+            p.name not in ours and not p.name.startswith(f".{CONFIG}.")
+            for p in path.iterdir()
+        ):
             raise RunDirectoryError(
                 f"{path} is not empty and not a run directory; choose another --run-dir"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
-            # Before anything runs, so that a run that dies at once can be resumed.
-            write_atomically(path / CONFIG, dump_config(config).encode())
+            with _closed_on_error(lock):
+                # Before anything runs, so that a run that dies at once can be resumed.
+                write_atomically(path / CONFIG, dump_config(config).encode())
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot create the run directory {path}: {error.strerror}"
             ) from error
-        directory = cls(path, config, lock, Journal.create(path / JOURNAL))
-        directory._journal.append([{"type": "run", "cpu": _cpu(), "versions": _versions()}])
+        with _closed_on_error(lock):
+            directory = cls(path, config, lock, Journal.create(path / JOURNAL))
+            directory._journal.append([{"type": "run", "cpu": _cpu(), "versions": _versions()}])
         return directory
 
     @classmethod
@@ -102,14 +112,16 @@ class RunDirectory:
         if not (path / JOURNAL).exists():  # stopped between its first two files
             return cls.open(path, config or recorded)
         lock = _lock(path)
-        journal, events = Journal.open(path / JOURNAL)
-        directory = cls(path, config or recorded, lock, journal)
-        if journal.dropped:
-            directory.notes.append(
-                f"dropped a half-written last line of {path / JOURNAL} ({journal.dropped} bytes)"
-            )
-        for event in events:
-            directory._replay(event)
+        with _closed_on_error(lock):
+            journal, events = Journal.open(path / JOURNAL)
+            directory = cls(path, config or recorded, lock, journal)
+            if journal.dropped:
+                directory.notes.append(
+                    f"dropped a half-written last line of {path / JOURNAL} "
+                    f"({journal.dropped} bytes)"
+                )
+            for event in events:
+                directory._replay(event)
         return directory
 
     def _replay(self, event: dict[str, Any]) -> None:
@@ -193,6 +205,37 @@ class RunDirectory:
 def pack_path(run_directory: Path, generation: int) -> Path:
     """Return where the genomes of a generation lie."""
     return run_directory / "genomes" / f"gen-{generation:04d}.safetensors"
+
+
+def _recorded_config(path: Path) -> RunConfig | None:
+    """Return the configuration that a run recorded in a directory, or None.
+
+    Raises:
+        RunDirectoryError: There is a journal without a configuration.
+    """
+    file = path / CONFIG
+    if (path / JOURNAL).exists():
+        if not file.is_file():
+            raise RunDirectoryError(f"{path} has a {JOURNAL} but no {CONFIG}; put it back")
+        return load_config(str(file))
+    if not file.is_file():
+        return None
+    # A run was stopped between its first two files, or a user keeps a file of that name here.
+    try:
+        found = load_config(str(file))
+    except ConfigError:
+        return None
+    return found if dump_config(found) == file.read_text(encoding="utf-8") else None
+
+
+@contextlib.contextmanager
+def _closed_on_error(file: IO[str]) -> Iterator[None]:
+    """Close a file if the block raises."""
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
 
 
 def _lock(path: Path) -> IO[str]:

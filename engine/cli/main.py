@@ -65,8 +65,12 @@ def main() -> None:
         error.show()
         sys.exit(USER_ERROR)
     except CultivarError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(INTERRUPTED if type(error).__name__ == "RunInterruptedError" else USER_ERROR)
+        name = type(error).__name__
+        if name == "RunInterruptedError":  # by name: its module imports torch
+            click.echo(error, err=True)
+            sys.exit(INTERRUPTED)
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped at once; what was finished is recorded", err=True)
         sys.exit(INTERRUPTED)

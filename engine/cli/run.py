@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from engine.champion import Champion
 from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
+from engine.evolution import RunInterruptedError
 from engine.launch import launch
 from engine.progress import make_progress
 from engine.run_directory import CONFIG
@@ -46,11 +48,10 @@ def evolve(
     settings = list(overrides)
     settings += [f"seed={seed}"] if seed is not None else []
     if plugins:
-        settings.append(f"plugins=[{', '.join(str(Path(p).resolve()) for p in plugins)}]")
+        settings.append(f"plugins={json.dumps([str(Path(p).resolve()) for p in plugins])}")
     if operators:
-        settings.append(
-            f"evolution.recipes=[{', '.join(f'{{operator: {name}}}' for name in operators)}]"
-        )
+        recipes = [{"operator": name} for name in operators]
+        settings.append(f"evolution.recipes={json.dumps(recipes)}")
     config = load_config(preset_or_file, settings + _dispatch(workers, address))
     stem = Path(preset_or_file).stem
     if config.name == RunConfig.model_fields["name"].default:
@@ -81,6 +82,12 @@ def _launch(config: RunConfig, run_dir: Path, quiet: bool) -> None:
     progress = make_progress(sys.stderr, quiet)
     try:
         champion = launch(config, run_dir, progress)
+    except KeyboardInterrupt:
+        if not (run_dir / CONFIG).is_file():
+            raise
+        raise RunInterruptedError(
+            f"stopped at once; go on with 'cultivar resume {run_dir}'"
+        ) from None
     finally:
         progress.close()
     if not quiet:
@@ -109,7 +116,7 @@ def _print_champion(champion: Champion, run_dir: Path) -> None:
         ("genome", "champion.safetensors"),
         ("summary", "champion.json"),
         ("leaderboard", "leaderboard.csv"),
-        ("all genomes", "genomes/"),
+        ("all genomes", "genomes"),
         ("journal", "journal.jsonl"),
     ):
         click.echo(f"  {label:<12} {run_dir / name}")

@@ -31,8 +31,8 @@ from populations.plans import Plan, Result
 SURPLUS = 0.1
 SLOTS_EVERY_S = 2.0
 POLL_S = 0.25
-# The worker enforces the time limit; the driver steps in this much later, when it cannot.
-DRIVER_PATIENCE = 3.0
+# The driver steps in where a worker cannot even end itself; a batch may have waited for another.
+DRIVER_PATIENCE = 2.5
 
 LOST = (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.TaskCancelledError)
 CRASHED = (
@@ -45,6 +45,13 @@ CRASHED = (
 
 class BatchTimeoutError(Exception):
     """A batch took longer than ``dispatch.task_timeout_s``."""
+
+
+class _TimeUp(BaseException):
+    """Raised wherever the time limit strikes; no ``except Exception`` on its way takes it.
+
+    Otherwise the operator that happens to run would be blamed for what its neighbors used up.
+    """
 
 
 class RayExecutor:
@@ -134,7 +141,7 @@ class RayExecutor:
 
     def _cancel_overdue(self, flight: dict[ray.ObjectRef[Any], tuple[Batch, float]]) -> None:
         """Cancel batches whose own worker did not end them; they come back as lost."""
-        limit = self._settings.task_timeout_s * DRIVER_PATIENCE
+        limit = hard_limit_s(self._settings.task_timeout_s) * DRIVER_PATIENCE
         for reference, (batch, started) in list(flight.items()):
             if time.monotonic() - started > limit:
                 flight[reference] = (batch, time.monotonic())
@@ -147,6 +154,11 @@ class RayExecutor:
 
 def warm_up() -> None:
     """Import what a batch needs: a worker does it when it unpickles this function."""
+
+
+def hard_limit_s(timeout_s: float) -> float:
+    """Return the seconds after which a worker ends itself, if its batch ignores the time limit."""
+    return timeout_s * 1.2 + 5
 
 
 def run_batch(
@@ -163,14 +175,16 @@ def run_batch(
     """
 
     def give_up(signum: int, frame: FrameType | None) -> None:
-        raise BatchTimeoutError(f"no result within {timeout_s:g} s")
+        raise _TimeUp
 
     before = signal.signal(signal.SIGALRM, give_up)
-    faulthandler.dump_traceback_later(timeout_s * 1.2 + 5, exit=True)
+    faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
         with threadpool_limits(1):
             return work(context, plans, genomes), socket.gethostname()
+    except _TimeUp:
+        raise BatchTimeoutError(f"no result within {timeout_s:g} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()

@@ -49,19 +49,18 @@ def local_session(n_workers: int | None) -> Iterator[None]:
         import ray
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=n_workers,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(home / "r"),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            shutil.rmtree(home, ignore_errors=True)
-            raise DispatchError(f"Ray did not start on this machine: {error}") from error
-        try:
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=n_workers,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(home / "r"),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+            except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                raise DispatchError(f"Ray did not start on this machine: {error}") from error
             yield
         finally:
             ray.shutdown()
@@ -89,7 +88,7 @@ def joined_session(address: str) -> Iterator[None]:
 
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise DispatchError(
                 f"the Ray cluster at {address} did not let us in: {error}; check its token "
                 "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH), and that a Ray node runs on this "

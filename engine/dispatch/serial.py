@@ -34,8 +34,9 @@ class SerialExecutor:
             batch = queue.popleft()
             try:
                 results = work(context, batch.plans, batch.genomes)
-            # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal.
-            except Exception as error:  # noqa: BLE001
+            # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal, and
+            # an operator that calls sys.exit ends its child and not the run.
+            except (Exception, SystemExit) as error:  # noqa: BLE001
                 again, given_up = after_failure(
                     batch, f"{type(error).__name__}: {error}", self._attempts
                 )

@@ -1,0 +1,123 @@
+"""What ``evolve`` and ``resume`` make of their options; runs themselves are in integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.champion import Champion
+from engine.cli import run
+from engine.config import RunConfig
+from engine.config_file import dump_config
+from engine.evolution import RunInterruptedError
+
+SUMMARY = {
+    "genome": "3f9c1a7be210",
+    "kind": "child",
+    "generation": 7,
+    "fitness_holdout": 498.25,
+    "fitness_holdout_sem": 1.25,
+    "episodes_holdout": 256,
+    "size_bytes": 1360,
+    "parameters": 122,
+    "teachers": [
+        {"fitness_holdout": 200.0, "size_bytes": 70000},
+        {"fitness_holdout": 480.5, "size_bytes": 71234},
+    ],
+}
+
+
+class Launches(list):
+    """Calls of ``launch``: configuration and directory."""
+
+    error: BaseException | None = None
+
+    def __call__(self, config: RunConfig, directory: Path, progress: object) -> Champion:
+        self.append((config, directory))
+        if self.error is not None:
+            raise self.error
+        return Champion(directory / "champion.safetensors", SUMMARY)
+
+
+@pytest.fixture
+def launches(monkeypatch, tmp_path) -> Launches:
+    """Record launches instead of carrying them out, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    recorder = Launches()
+    monkeypatch.setattr(run, "launch", recorder)
+    return recorder
+
+
+def invoke(command, *arguments: str):
+    return CliRunner().invoke(command, [*arguments, "--quiet"])
+
+
+def test_the_directory_and_the_name_come_from_preset_and_seed(launches) -> None:
+    assert invoke(run.evolve, "smoke", "--seed", "5").exit_code == 0
+    config, directory = launches[0]
+    assert directory == Path("runs/smoke-5")
+    assert config.seed == 5
+
+
+def test_a_run_without_a_name_is_named_like_its_directory(launches, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("seed: 4\n", encoding="utf-8")
+    invoke(run.evolve, "mine.yaml")
+    config, directory = launches[0]
+    assert (config.name, directory) == ("mine-4", Path("runs/mine-4"))
+
+
+def test_options_become_settings_and_beat_the_file(launches, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("seed: 4\nname: mine\n", encoding="utf-8")
+    done = invoke(
+        run.evolve,
+        *("mine.yaml", "--run-dir", "here", "--seed", "6", "--workers", "3"),
+        *("--address", "head:6379", "--operator", "slerp", "--operator", "my.module:Class"),
+        *("--plugin", "one, two.py", "--set", "evolution.children=9", "--set", "seed=5"),
+    )
+    assert done.exit_code == 0, done.output
+    config, directory = launches[0]
+    assert directory == Path("here")
+    assert (config.name, config.seed) == ("mine", 6)
+    assert (config.dispatch.workers, config.dispatch.address) == (3, "head:6379")
+    assert [r.operator for r in config.evolution.recipes] == ["slerp", "my.module:Class"]
+    assert config.plugins == (str(tmp_path / "one, two.py"),)
+    assert config.evolution.children == 9
+
+
+def test_a_resumed_run_keeps_its_settings_but_for_the_workers(launches, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    recorded = RunConfig(name="mine", seed=8)
+    (tmp_path / "run/config.yaml").write_text(dump_config(recorded), encoding="utf-8")
+    assert invoke(run.resume, "run", "--workers", "0").exit_code == 0
+    config, directory = launches[0]
+    assert directory == Path("run")
+    assert config.name == "mine"
+    assert config.identity() == recorded.identity()
+    assert config.dispatch.workers == 0
+
+
+def test_the_champion_is_compared_with_the_best_teacher(launches) -> None:
+    output = invoke(run.evolve, "smoke").output
+    assert output.splitlines()[0] == (
+        "champion 3f9c1a7be210: returns 498.2 ± 1.2 over 256 held-out episodes "
+        "(best teacher 480.5), 1,360 bytes (a teacher 71,234), 122 parameters, "
+        "child of generation 7"
+    )
+    assert "runs/smoke-0/champion.safetensors" in output
+
+
+def test_a_second_ctrl_c_says_how_to_go_on(launches, tmp_path) -> None:
+    launches.error = KeyboardInterrupt()
+    (tmp_path / "runs/smoke-0").mkdir(parents=True)
+    (tmp_path / "runs/smoke-0/config.yaml").touch()
+    error = invoke(run.evolve, "smoke").exception
+    assert isinstance(error, RunInterruptedError)
+    assert str(error) == "stopped at once; go on with 'cultivar resume runs/smoke-0'"
+
+
+def test_ctrl_c_before_there_is_a_run_promises_nothing(launches) -> None:
+    launches.error = KeyboardInterrupt()
+    error = invoke(run.evolve, "smoke").exception
+    assert not isinstance(error, RunInterruptedError)
