@@ -147,24 +147,14 @@ class _Birth:
         """Align and cross the parents and mutate the child."""
         context, plan = self.context, self.plan
         rng = stream(plan.seed)
-        weights: Sequence[Weights] = [parent.to_weights() for parent in self.parents]
-        if len(weights) > 1:
-            basis = self.parents[0].lineage.basis
-            weights = align(
-                context.spec,
-                weights,
-                plan.align,
-                context.lessons.validation_states[:ALIGNMENT_STATES],
-                [parent.lineage.basis == basis for parent in self.parents],
-            )
-        for network in weights:
-            for tensor in network.values():
-                tensor.flags.writeable = False
-        family = Family(weights, context.spec, plan.parents, plan.fitness)
+        at_work = "alignment"
         try:
+            family = Family(self._aligned_parents(), context.spec, plan.parents, plan.fitness)
+            at_work = plan.operator.name
             child = plan.operator.cross(family, rng)
             context.spec.check(child, f"the child of {plan.operator.name}")
             if plan.mutation is not None:
+                at_work = plan.mutation.name
                 child = plan.mutation.mutate(child, context.spec, rng)
                 context.spec.check(child, f"the mutant of {plan.mutation.name}")
         except GenomeError as error:
@@ -172,9 +162,26 @@ class _Birth:
         # Operators are code of the user's own, which may raise anything; a child that fails must
         # never end a run. This is the one place where that boundary is crossed.
         except Exception as error:  # noqa: BLE001
-            self.failure = ("failed", f"{plan.operator.name}: {type(error).__name__}: {error}")
+            self.failure = ("failed", f"{at_work}: {type(error).__name__}: {error}")
         else:
             self.raw = child
+
+    def _aligned_parents(self) -> Sequence[Weights]:
+        """Return copies of the parents' weights, aligned to the first one and read-only."""
+        weights: Sequence[Weights] = [parent.to_weights() for parent in self.parents]
+        if len(weights) > 1:
+            basis = self.parents[0].lineage.basis
+            weights = align(
+                self.context.spec,
+                weights,
+                self.plan.align,
+                self.context.lessons.validation_states[:ALIGNMENT_STATES],
+                [parent.lineage.basis == basis for parent in self.parents],
+            )
+        for network in weights:
+            for tensor in network.values():
+                tensor.flags.writeable = False
+        return weights
 
     def pupil(self) -> Pupil:
         """Return the child as the training loop wants it."""
@@ -239,6 +246,8 @@ class _Birth:
             status, reason = self.failure
             return Result(plan.phase, plan.generation, plan.index, status, reason)
         kept = max(self.returns, key=lambda name: (self.returns[name].mean(), name == "tuned"))
+        if plan.kind == "control" and "tuned" in self.returns:
+            kept = "tuned"  # a clone is its parent again before it is fine-tuned
         genome = self.versions[kept]
         actions = self._actions(genome)
         best = self.context.lessons.validation_targets.argmax(axis=1)  # (T, M)
