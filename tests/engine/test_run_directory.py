@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.config import RunConfig
+from engine.config_file import dump_config, load_config
+from engine.errors import RunDirectoryError
+from engine.run_directory import RunDirectory, pack_path
+from populations.genome import Genome, Lineage
+from populations.journal import Journal, read_journal
+from populations.leaderboard import Columns, Row, load_leaderboard
+from populations.network import NetworkSpec
+from populations.plans import Result
+from populations.storage import load_pack
+
+COLUMNS = Columns(teachers=["teacher-0"])
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    return RunConfig(seed=3)
+
+
+@pytest.fixture
+def genome() -> Genome:
+    spec = NetworkSpec((4,), (3,), 2)
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(size=s).astype(np.float32) for n, s in spec.shapes.items()}
+    return Genome.from_weights(spec, weights, Lineage("student", 0, 0, (), "clone", ""), "float32")
+
+
+def ok(index: int, genome: Genome | None = None) -> Result:
+    return Result(
+        "children", 1, index, "ok", genome=genome, returns=(1.0, 2.5), agreements=(0.1,), kl=0.3
+    )
+
+
+def test_a_new_directory_holds_its_configuration_and_what_it_runs_on(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "a/run", config):
+        pass
+    assert load_config(tmp_path / "a/run/config.yaml") == config
+    (event,) = read_journal(tmp_path / "a/run/journal.jsonl")
+    assert event["type"] == "run"
+    assert {"python", "torch", "numpy"} <= set(event["versions"])
+
+
+def test_results_come_back_once_after_reopening(tmp_path, config, genome) -> None:
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        directory.record([ok(0, genome), Result("children", 1, 1, "failed", "no luck")])
+        assert directory.recorded(("children", 1, 0)) is None
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        found = directory.recorded(("children", 1, 0))
+        assert found is not None
+        assert found.genome is not None
+        assert found.genome.id == genome.id
+        assert found.genome.lineage == genome.lineage
+        assert (found.returns, found.agreements, found.kl) == ((1.0, 2.5), (0.1,), 0.3)
+        failed = directory.recorded(("children", 1, 1))
+        assert failed == Result("children", 1, 1, "failed", "no luck")
+        assert directory.recorded(("children", 1, 0)) is None
+
+
+def test_a_stage_is_finished_once_with_its_rows(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        directory.open_leaderboard(COLUMNS)
+        assert directory.stage("baselines") is None
+        rows = [Row(run="r", kind="teacher", generation=0, fitness=1.5)]
+        directory.finish_stage("baselines", lambda: rows, {"extra": [1]})
+        before = (tmp_path / "run/leaderboard.csv").read_bytes()
+    with RunDirectory.resume(tmp_path / "run") as directory:
+        stage = directory.stage("baselines")
+        assert stage is not None
+        assert stage["extra"] == [1]
+        directory.open_leaderboard(COLUMNS)
+        directory.finish_stage("baselines", lambda: pytest.fail("made its rows twice"))
+    assert (tmp_path / "run/leaderboard.csv").read_bytes() == before
+    assert list(load_leaderboard([tmp_path / "run"])["fitness"]) == [1.5]
+
+
+def test_rows_that_no_finished_stage_holds_are_dropped(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        directory.open_leaderboard(COLUMNS)
+    with (tmp_path / "run/leaderboard.csv").open("a", encoding="utf-8") as file:
+        file.write("1,half a r")
+    with RunDirectory.resume(tmp_path / "run") as directory:
+        directory.open_leaderboard(COLUMNS)
+    assert len(load_leaderboard([tmp_path / "run"])) == 0
+
+
+def test_one_process_at_a_time(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "run", config):
+        for opener in (RunDirectory.open, RunDirectory.resume):
+            with pytest.raises(RunDirectoryError, match=r"run is in use by process \d+; wait"):
+                opener(tmp_path / "run", config)
+    RunDirectory.resume(tmp_path / "run").close()
+
+
+def test_a_directory_that_cannot_be_opened_is_not_kept_locked(tmp_path, config) -> None:
+    RunDirectory.open(tmp_path / "run", config).close()
+    journal = tmp_path / "run/journal.jsonl"
+    content = journal.read_bytes()
+    for _ in range(2):
+        journal.write_bytes(b"damaged\n")
+        with pytest.raises(Exception, match="is not a journal"):
+            RunDirectory.resume(tmp_path / "run")
+    journal.write_bytes(content)
+    RunDirectory.resume(tmp_path / "run").close()
+
+
+def test_a_run_that_died_before_its_journal_goes_on(tmp_path, config) -> None:
+    def die_after_the_configuration(run: Path) -> None:
+        run.mkdir()
+        (run / "run.lock").write_text("1\n", encoding="utf-8")
+        (run / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+        (run / ".config.yaml.123.tmp").write_text("half a configu", encoding="utf-8")
+
+    die_after_the_configuration(tmp_path / "a")
+    with RunDirectory.open(tmp_path / "a", config) as directory:
+        assert directory.config == config
+    die_after_the_configuration(tmp_path / "b")
+    with RunDirectory.resume(tmp_path / "b") as directory:
+        assert directory.config == config
+    die_after_the_configuration(tmp_path / "c")
+    with pytest.raises(RunDirectoryError, match="seed is 3 there and 4 here"):
+        RunDirectory.open(tmp_path / "c", RunConfig(seed=4))
+
+
+def test_name_and_dispatch_may_differ_from_the_recorded_ones(tmp_path, config) -> None:
+    RunDirectory.open(tmp_path / "run", config).close()
+    dispatch = config.dispatch.model_copy(update={"workers": 7})
+    other = config.model_copy(update={"dispatch": dispatch, "name": "other"})
+    with RunDirectory.open(tmp_path / "run", other) as directory:
+        assert directory.config.dispatch.workers == 7
+    assert load_config(tmp_path / "run/config.yaml") == config
+
+
+def test_going_on_with_another_kind_of_cpu_is_noted(tmp_path, config) -> None:
+    RunDirectory.open(tmp_path / "run", config).close()
+    journal = tmp_path / "run/journal.jsonl"
+    (event,) = read_journal(journal)
+    journal.unlink()
+    written = Journal.create(journal)
+    written.append([event | {"cpu": "ABACUS"}])
+    written.close()
+    with RunDirectory.resume(tmp_path / "run") as directory:
+        (note,) = directory.notes
+    assert "began on a CPU with ABACUS" in note
+
+
+def test_equal_genomes_are_stored_once(tmp_path, config, genome) -> None:
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        directory.save_genomes(4, [genome, genome])
+        directory.save_genomes(5, [])
+    assert list(load_pack(pack_path(tmp_path / "run", 4))) == [genome.id]
+    assert not pack_path(tmp_path / "run", 5).exists()
