@@ -7,7 +7,7 @@ random numbers come from is handed in, typed here as protocols and implemented a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -144,6 +144,8 @@ class PopulationManager:
         chosen = self._selection.select(fitness, max(recipe.n_parents, 1), rng)
         finetune = self._recipes.finetune([members[i].finetune for i in chosen], rng)
         parents = [members[i] for i in chosen[: recipe.n_parents]]
+        if not parents and finetune.target == "better_parent":
+            finetune = replace(finetune, target="teachers")  # there is no parent to imitate
         return ChildPlan(
             kind="child" if control is None else "control",
             generation=generation,
