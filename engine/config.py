@@ -152,7 +152,7 @@ class FineTuneConfig(ImitationConfig):
     """Whose values are imitated."""
     teacher_weights: Literal["inherit", "uniform", "random"] = "inherit"
     """Weights of the teachers in the target: from the fitter parent with noise, equal, or drawn."""
-    teacher_noise: Annotated[float, Field(ge=0)] = 0.3
+    teacher_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
     """Standard deviation of the log-normal noise on inherited teacher weights."""
     repair: bool = True
     """Refit the output layer in closed form before training."""

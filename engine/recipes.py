@@ -177,7 +177,8 @@ def draw_teacher_weights(
         weights = rng.dirichlet(np.ones(n_teachers))
     else:
         noise = rng.normal(0, settings.teacher_noise, n_teachers)
-        weights = (np.array(inherited) + 0.01) * np.exp(noise)
+        # A common factor cancels out; this one keeps large noise from overflowing.
+        weights = (np.array(inherited) + 0.01) * np.exp(noise - noise.max())
     return tuple(float(weight) for weight in weights / weights.sum())
 
 
