@@ -62,7 +62,8 @@ FIXED: dict[str, Cell] = {
 }
 """The columns that every leaderboard has, in order; agreements come before ``kl``."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Lone surrogates stand for undecodable bytes of a file name; UTF-8 cannot hold them.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
