@@ -125,11 +125,12 @@ class RayExecutor:
             results, node = ray.get(reference)
         except LOST as error:
             return self._after_loss(batch, f"{type(error).__name__}: the node was lost")
+        except exceptions.RayTaskError as error:  # before the next: it may be of both classes
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            reason = str(cause).partition("\n")[0]  # Ray appends the worker's traceback
+            return after_failure(batch, f"{type(cause).__name__}: {reason}", attempts)
         except CRASHED as error:
             return after_failure(batch, f"{type(error).__name__}: the worker died", attempts)
-        except exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, BaseException) else error
-            return after_failure(batch, f"{type(cause).__name__}: {cause}", attempts)
         tries = 1 + batch.attempts + batch.losses
         return [], [replace(result, node=node, attempts=tries) for result in results]
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ import pytest
 
 from engine.config import DispatchConfig
 from engine.dispatch.executor import Batch
-from populations.plans import EvaluationPlan, Result, plan_key
+from populations.plans import EvaluationPlan, FineTune, Result, plan_key
 from populations.storage import genome_to_bytes
 from strategies.crossover.fresh import FreshCrossover
 
@@ -31,14 +32,16 @@ def note(log: Path) -> None:
 class Troubled(FreshCrossover):
     """An operator with which something goes wrong that ``breed_batch`` does not catch."""
 
+    name = "troubled"
+
     def __init__(self, log: Path, fault: str) -> None:
         self.log = log
         self.fault = fault
 
     def cross(self, parents: Any, rng: np.random.Generator) -> Any:
-        if self.fault == "name":
-            return super().cross(parents, rng)
         note(self.log)
+        if self.fault == "none":
+            return super().cross(parents, rng)
         if self.fault == "sys.exit":
             sys.exit("enough")
         if self.fault == "kill":
@@ -51,13 +54,6 @@ class Troubled(FreshCrossover):
         while time.monotonic() < deadline:
             pass
         return super().cross(parents, rng)
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        if self.fault == "name":
-            note(self.log)
-            raise LookupError("no name today")
-        return "troubled"
 
 
 class Unreadable(FreshCrossover):
@@ -143,11 +139,12 @@ def test_no_batches_give_no_results(make_executor, context) -> None:
 
 
 def check_isolation(
-    executor, context, make_plan, clean, bad, log: Path, size: int, attempts: int, reason: str
+    executor, context, make_plan, clean, bad: dict, log: Path, size: int, attempts: int, reason: str
 ) -> None:
-    """Put a bad plan among ``size``; it must fail alone, and be tried no more than necessary."""
+    """Spoil one of ``size`` plans; it must fail alone, and be tried no more than necessary."""
     where = size - 2 if size > 1 else 0
-    plans = [make_plan(i, bad if i == where else None) for i in range(size)]
+    plans = [make_plan(i) for i in range(size)]
+    plans[where] = replace(plans[where], **bad)
     results = run(executor, context, [Batch.of(plans, {})])
     assert sorted(results) == list(range(size))
     failed = results.pop(where)
@@ -161,24 +158,22 @@ def check_isolation(
     assert log.stat().st_size == math.log2(size) + attempts
 
 
-@pytest.mark.parametrize(
-    ("fault", "attempts", "reason"),
-    [("name", 2, "LookupError: "), ("name", 3, "no name today")],
-)
-def test_one_bad_plan_of_a_batch_fails_alone(
-    make_executor, context, make_plan, clean, tmp_path, fault, attempts, reason
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_one_plan_that_the_whole_batch_chokes_on_fails_alone(
+    make_executor, context, make_plan, clean, tmp_path, attempts
 ) -> None:
     log = tmp_path / "log"
     executor = make_executor(DispatchConfig(attempts=attempts))
-    bad = Troubled(log, fault)
-    check_isolation(executor, context, make_plan, clean, bad, log, 8, attempts, reason)
+    one_teacher_too_many = FineTune("teachers", 10, 1e-2, 1.0, 0.0, (0.2, 0.3, 0.5))
+    bad = {"operator": Troubled(log, "none"), "finetune": one_teacher_too_many}
+    check_isolation(executor, context, make_plan, clean, bad, log, 8, attempts, "ValueError: ")
 
 
 def test_an_operator_that_exits_ends_its_child_and_not_the_run(
     make_executor, context, make_plan, clean, tmp_path
 ) -> None:
     log = tmp_path / "log"
-    bad = Troubled(log, "sys.exit")
+    bad = {"operator": Troubled(log, "sys.exit")}
     executor = make_executor(DispatchConfig(attempts=1))
     check_isolation(executor, context, make_plan, clean, bad, log, 2, 1, "")
 
@@ -237,7 +232,7 @@ def test_one_plan_that_ruins_its_worker_fails_alone(
 ) -> None:
     log = tmp_path / "log"
     executor = make_ray_executor(DispatchConfig(attempts=attempts, task_timeout_s=timeout_s))
-    bad = Troubled(log, fault)
+    bad = {"operator": Troubled(log, fault)}
     check_isolation(executor, context, make_plan, clean, bad, log, size, attempts, reason)
 
 
@@ -247,7 +242,7 @@ def test_one_operator_that_no_worker_can_unpickle_fails_alone(
 ) -> None:
     log = tmp_path / "log"
     executor = make_ray_executor(DispatchConfig())
-    bad = Unreadable(log)
+    bad = {"operator": Unreadable(log)}
     check_isolation(executor, context, make_plan, clean, bad, log, 4, 2, "not today")
 
 
