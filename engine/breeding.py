@@ -30,8 +30,6 @@ from strategies.operator import Family
 
 # States that units are matched on: enough for a correlation, few enough to cost nothing.
 ALIGNMENT_STATES = 256
-# A network that takes one action on more than this share of the states is not worth playing.
-COLLAPSED_SHARE = 0.995
 # Numbers of the phases in the keys of random streams; part of every recorded run.
 PHASES = {"ancestor": 0, "students": 1, "children": 2}
 
@@ -204,22 +202,20 @@ class _Birth:
         versions = {"raw": self.raw, "tuned": self.tuned}
         if self.plan.phase != "children" and self.tuned is not None:
             del versions["raw"]  # before distillation a student is its ancestor, or noise
+        verdict: tuple[Status, str] = ("rejected", "takes the same action on all states")
         for name, weights in versions.items():
             if weights is None:
                 continue
             try:
                 genome = self._genome(weights)
             except GenomeError as error:
-                self.failure = ("failed", str(error))
-                return
+                verdict = ("failed", str(error))
+                continue
             # The ancestor only lends its weights to the students; it need not play well.
-            if self.plan.kind == "ancestor" or self._favorite_share(genome) <= COLLAPSED_SHARE:
+            if self.plan.kind == "ancestor" or np.ptp(self._actions(genome)) > 0:
                 self.versions[name] = genome
         if not self.versions:
-            self.failure = (
-                "rejected",
-                f"takes one action on more than {COLLAPSED_SHARE:.1%} of the states",
-            )
+            self.failure = verdict
 
     def _genome(self, weights: Weights) -> Genome:
         plan = self.plan
@@ -234,10 +230,6 @@ class _Birth:
         values = q_values(self.context.spec, genome.to_weights(), states)
         actions: NDArray[np.intp] = np.argmax(values, axis=1)
         return actions
-
-    def _favorite_share(self, genome: Genome) -> float:
-        actions = self._actions(genome)
-        return float(np.bincount(actions).max() / len(actions))
 
     def result(self) -> Result:
         """Keep the better version and report."""

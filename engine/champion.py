@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from engine.preparation import Prepared, teacher_path
-from engine.records import scores
+from engine.layout import CHAMPION, SUMMARY, teacher_path
+from engine.preparation import Prepared
 from engine.run_directory import RunDirectory
-from populations.plans import Result
-from populations.population import Member
+from populations.population import Member, Record
 from populations.storage import save_genome
 from populations.tensor_file import write_atomically
-
-CHAMPION = "champion.safetensors"
-SUMMARY = "champion.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,7 @@ class Champion:
 
 
 def crown(
-    directory: RunDirectory, prepared: Prepared, played: Sequence[tuple[Member, Result]]
+    directory: RunDirectory, prepared: Prepared, played: Sequence[tuple[Member, Record]]
 ) -> Champion:
     """Choose the candidate with the highest held-out return and write it.
 
@@ -47,17 +41,15 @@ def crown(
     Args:
         directory: The run.
         prepared: Teachers and context of the run.
-        played: Candidates with their held-out results.
+        played: Candidates with their records over the held-out episodes.
     """
-    winner, result = max(
-        played, key=lambda pair: (np.mean(pair[1].returns), *(-v for v in pair[0].rank_key))
+    winner, held_out = max(
+        played, key=lambda pair: (pair[1].mean, *(-value for value in pair[0].rank_key))
     )
     genome = winner.genome
     path = directory.path / CHAMPION
     save_genome(path, genome)
-    held_out = scores(result.returns)
-    baselines = directory.stage("baselines") or {"rows": []}
-    teachers = [row for row in baselines["rows"] if row["kind"] == "teacher"]
+    teachers = [row for row in directory.rows("baselines") if row.kind == "teacher"]
     summary = {
         "genome": genome.id,
         "kind": genome.lineage.kind,
@@ -65,11 +57,11 @@ def crown(
         "parents": list(genome.lineage.parents),
         "operator": genome.lineage.operator,
         "fitness": winner.fitness,
-        "fitness_sem": winner.sem,
-        "episodes": len(winner.returns),
-        "fitness_holdout": held_out["fitness"],
-        "fitness_holdout_sem": held_out["fitness_sem"],
-        "episodes_holdout": held_out["episodes"],
+        "fitness_sem": winner.record.sem,
+        "episodes": winner.record.episodes,
+        "fitness_holdout": held_out.mean,
+        "fitness_holdout_sem": held_out.sem,
+        "episodes_holdout": held_out.episodes,
         "size_bytes": path.stat().st_size,
         "parameters": genome.spec.n_parameters,
         "environment": directory.config.environment.id,
@@ -77,8 +69,8 @@ def crown(
         "teachers": [
             {
                 "name": teacher.name,
-                "fitness_holdout": row["fitness_holdout"],
-                "size_bytes": teacher_path(directory.path, teacher).stat().st_size,
+                "fitness_holdout": row.fitness_holdout,
+                "size_bytes": teacher_path(directory.path, teacher.name).stat().st_size,
             }
             for teacher, row in zip(prepared.teachers, teachers, strict=True)
         ],

@@ -65,7 +65,7 @@ def dump_config(config: RunConfig) -> str:
 
 def preset_names() -> tuple[str, ...]:
     """Return the names of the presets that come with cultivar."""
-    files = (file.name for file in _presets().iterdir())
+    files = (file.name for file in presets_folder().iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
 
 
@@ -79,7 +79,7 @@ def _config_error(source: str, problems: Sequence[str]) -> ConfigError:
 def _read(source: str) -> str:
     """Return the text of a preset or of a file."""
     if source in preset_names():
-        return (_presets() / f"{source}.yaml").read_text(encoding="utf-8")
+        return (presets_folder() / f"{source}.yaml").read_text(encoding="utf-8")
     path = Path(source)
     looks_like_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     if not looks_like_path and not path.is_file():
@@ -103,7 +103,8 @@ def _read(source: str) -> str:
         raise ConfigError(f"{source}: cannot be read: {error.strerror}") from error
 
 
-def _presets() -> Traversable:
+def presets_folder() -> Traversable:
+    """Return where the presets lie, in an installation or in a checkout."""
     try:
         return resources.files("engine.presets")
     except ModuleNotFoundError:  # a checkout that is not installed has no such mapping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,8 @@ from engine.breeding import Context
 from engine.champion import Champion, crown
 from engine.config import RunConfig
 from engine.dispatch.executor import Batch, Executor
-from engine.preparation import Prepared, baseline_rows, prepare, teacher_path
+from engine.layout import teacher_path
+from engine.preparation import Prepared, baseline_rows, prepare
 from engine.progress import GenerationSummary, Progress
 from engine.recipes import (
     ConfiguredRecipes,
@@ -21,13 +23,14 @@ from engine.recipes import (
     make_selection,
     student_plans,
 )
-from engine.records import birth_row, member_row
+from engine.records import birth_row, member_row, now
 from engine.run_directory import RunDirectory
 from populations.errors import CultivarError
 from populations.genome import Genome
 from populations.leaderboard import Columns, Row
 from populations.manager import PopulationManager, Sizes
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result, plan_key
+from populations.population import Record
 
 
 class RunInterruptedError(CultivarError):
@@ -91,7 +94,7 @@ class _Run:
         self._progress.phase("baselines", None)
         names = [teacher.name for teacher in prepared.teachers]
         directory.open_leaderboard(Columns(teachers=names))
-        files = [teacher_path(directory.path, teacher) for teacher in prepared.teachers]
+        files = [teacher_path(directory.path, teacher.name) for teacher in prepared.teachers]
         directory.finish_stage("baselines", lambda: baseline_rows(config.name, prepared, files))
         manager = PopulationManager(
             Sizes(
@@ -113,11 +116,12 @@ class _Run:
         """Distil generation 0."""
         config, context = self._config, prepared.context
         n_teachers = len(prepared.teachers)
-        self._progress.phase("students", config.distillation.students)
+        has_ancestor = config.distillation.ancestor == "shared"
+        self._progress.phase("students", config.distillation.students + has_ancestor)
         founders: list[tuple[ChildPlan, Result]] = []
         genomes: dict[str, Genome] = {}
         ancestor = None
-        if config.distillation.ancestor == "shared":
+        if has_ancestor:
             plan = ancestor_plan(config, n_teachers)
             result = self._dispatch(context, [plan], {})[0]
             self._refuse_extinction([plan], [result])
@@ -139,8 +143,8 @@ class _Run:
         started = time.monotonic()
         births = manager.ask(self._config.evolution.children)
         elites = manager.ask_elites()
-        self._progress.phase("breeding", len(births))
         plans: list[Plan] = [*elites, *births]
+        self._progress.phase("breeding", len(plans))
         results = self._dispatch(context, plans, manager.genomes())
         elite_results, birth_results = results[: len(elites)], results[len(elites) :]
         self._refuse_extinction(births, birth_results)
@@ -171,16 +175,18 @@ class _Run:
         results = self._dispatch(prepared.context, plans, manager.genomes())
         self._refuse_extinction(plans, results)
         played = [
-            (member, result)
+            (member, result, Record.of(result.returns))
             for member, result in zip(candidates, results, strict=True)
             if result.status == "ok"
         ]
-        champion = crown(self._directory, prepared, played)
+        champion = crown(
+            self._directory, prepared, [(member, record) for member, _, record in played]
+        )
         self._directory.finish_stage(
             "champion",
             lambda: [
-                member_row(self._config.name, member, manager.generation, result, result.returns)
-                for member, result in played
+                member_row(self._config.name, member, manager.generation, result, record)
+                for member, result, record in played
             ],
         )
         return champion
@@ -220,7 +226,8 @@ class _Run:
             missing = [plan for plan in chunk if plan_key(plan) not in results]
             if missing:
                 batches.append(Batch.of(missing, genomes))
-        for finished in self._executor.run(context, batches, self._stop):
+        for arrived in self._executor.run(context, batches, self._stop):
+            finished = [replace(result, created_at=now()) for result in arrived]
             self._directory.record(finished)
             results.update({result.key: result for result in finished})
             self._progress.advance(len(finished))

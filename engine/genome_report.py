@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.errors import RunDirectoryError
 from engine.formatting import format_number
-from engine.run_record import CHAMPION, RunRecord, pack_name
+from engine.layout import CHAMPION, pack_path
+from engine.run_record import RunRecord
 from populations.genome import Genome
 from populations.leaderboard import Row
 from populations.lineage import Parents, ancestors, family_tree
@@ -121,7 +123,7 @@ def genome_report(run: RunRecord, birth: Row, genome: Genome, depth: int) -> Gen
     scored = [row for row in children if row.fitness is not None]
     spec = genome.spec
     is_champion = run.champion == genome.id
-    files = [pack_name(birth.generation), *([CHAMPION] if is_champion else [])]
+    files = [str(pack_path(Path(), birth.generation)), *([CHAMPION] if is_champion else [])]
     return GenomeReport(
         genome=genome.id,
         is_champion=is_champion,

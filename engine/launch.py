@@ -19,12 +19,13 @@ from engine.dispatch.ray_session import joined_session, local_session
 from engine.dispatch.serial import SerialExecutor
 from engine.errors import ConfigError
 from engine.evolution import evolve
+from engine.layout import JOURNAL
 from engine.learning.states import load_states
 from engine.learning.teachers import load_teachers
 from engine.playing.environments import describe
 from engine.progress import Progress
 from engine.recipes import ConfiguredRecipes, make_selection
-from engine.run_directory import JOURNAL, RunDirectory
+from engine.run_directory import RunDirectory
 from strategies.plugins import load_plugin_file, plugin_modules
 
 

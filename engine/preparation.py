@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from engine.breeding import Context
 from engine.config import RunConfig
 from engine.errors import RunDirectoryError
+from engine.layout import STATES, teacher_path
 from engine.learning.imitation import Lessons
 from engine.learning.states import (
     collect_states,
@@ -25,15 +28,14 @@ from engine.learning.teachers import Teacher, load_teachers, train_teachers
 from engine.playing.environments import TaskSpec, describe
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import EnsemblePolicy, Policy, StackedPolicy
-from engine.records import scores
+from engine.records import now, scores
 from engine.run_directory import RunDirectory
 from engine.seeding import Purpose, key
 from populations.leaderboard import Row
 from populations.network import NetworkSpec
 from populations.plans import Kind
+from populations.population import Record
 from populations.storage import load_weights, save_weights
-
-STATES = "states.npz"
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,16 @@ def baseline_rows(run: str, prepared: Prepared, teacher_files: list[Path]) -> li
     rows = []
     for kind, policy, actions in players:
         everyone = np.arange(policy.n_networks)
+        wall, cpu = time.perf_counter(), time.process_time()
         fitness = evaluate(
             context.environment, policy.select(everyone), context.seeds("children", 0)
         )
         holdout = evaluate(
             context.environment, policy.select(everyone), context.seeds("holdout", 0)
         )
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         for number in everyone:
-            held_out = scores(holdout.returns[number])
+            held_out = Record.of(holdout.returns[number])
             n_networks = 1 if kind == "teacher" else len(teachers)
             sizes = [path.stat().st_size for path in teacher_files]
             rows.append(
@@ -124,20 +128,20 @@ def baseline_rows(run: str, prepared: Prepared, teacher_files: list[Path]) -> li
                     kind=kind,
                     generation=0,
                     child=int(number) if kind == "teacher" else None,
-                    **scores(fitness.returns[number]),
-                    fitness_holdout=held_out["fitness"],
-                    fitness_holdout_sem=held_out["fitness_sem"],
+                    **scores(Record.of(fitness.returns[number])),
+                    fitness_holdout=held_out.mean,
+                    fitness_holdout_sem=held_out.sem,
                     agreements=tuple(float((actions[number] == other).mean()) for other in best),
                     size_bytes=sizes[number] if kind == "teacher" else sum(sizes),
                     parameters=spec.n_parameters * n_networks,
+                    attempts=1,
+                    node=socket.gethostname(),
+                    wall_s=wall / policy.n_networks,
+                    cpu_s=cpu / policy.n_networks,
+                    created_at=now(),
                 )
             )
     return rows
-
-
-def teacher_path(run_directory: Path, teacher: Teacher) -> Path:
-    """Return where a run keeps a teacher."""
-    return run_directory / "teachers" / f"{teacher.name}.safetensors"
 
 
 def _teachers(
@@ -157,7 +161,7 @@ def _teachers(
     (directory.path / "teachers").mkdir(exist_ok=True)
     entries = []
     for teacher in teachers:
-        path = teacher_path(directory.path, teacher)
+        path = teacher_path(directory.path, teacher.name)
         about = {"source": teacher.source, "steps": teacher.steps}
         save_weights(path, teacher.spec, teacher.weights, about)
         entries.append({"name": teacher.name, **about, "sha256": _sha256(path)})
@@ -166,7 +170,7 @@ def _teachers(
 
 
 def _reload(run_directory: Path, entry: dict[str, str]) -> Teacher:
-    path = run_directory / "teachers" / f"{entry['name']}.safetensors"
+    path = teacher_path(run_directory, entry["name"])
     _check_hash(path, entry["sha256"])
     spec, weights, about = load_weights(path)
     return Teacher(entry["name"], spec, weights, source=about["source"], steps=about["steps"])

@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from populations.leaderboard import Row
 from populations.plans import ChildPlan, FineTune, Kind, Result
-from populations.population import Member
+from populations.population import Member, Record
 from populations.storage import genome_file_size, genome_from_bytes, genome_to_bytes
 
 
@@ -27,7 +26,7 @@ def result_to_event(result: Result) -> dict[str, Any]:
     }
     genome = result.genome
     encoded = None if genome is None else base64.b64encode(genome_to_bytes(genome)).decode()
-    return {"type": "result", "created_at": _now(), "genome": encoded, **fields}
+    return {"type": "result", "genome": encoded, **fields}
 
 
 def result_from_event(event: Mapping[str, Any]) -> Result:
@@ -45,7 +44,7 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
     """Return the row of a birth, whatever became of it."""
     genome = result.genome
     better = plan.fitness[0] if plan.kind in ("child", "control") and plan.fitness else None
-    fitness = scores(result.returns)
+    record = Record.of(result.returns) if result.returns else None
     return Row(
         run=run,
         kind=plan.kind,
@@ -56,17 +55,15 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         reason=result.reason,
         parents=plan.parents,
         operator=plan.operator.name,
-        operator_params=plan.operator.params,
+        operator_params=plain(plan.operator.params),
         align=plan.align,
         mutation=None
         if plan.mutation is None
-        else {"name": plan.mutation.name, **plan.mutation.params},
+        else {"name": plan.mutation.name, **plain(plan.mutation.params)},
         finetune={**finetune_cell(plan.finetune), "kept": result.tuned},
-        **fitness,
+        **scores(record),
         fitness_before_finetune=result.mean_before,
-        delta_vs_better_parent=None
-        if better is None or not result.returns
-        else fitness["fitness"] - better,
+        delta_vs_better_parent=None if better is None or record is None else record.mean - better,
         agreements=result.agreements,
         kl=result.kl,
         size_bytes=None if genome is None else genome_file_size(genome),
@@ -75,16 +72,15 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         node=result.node,
         wall_s=result.wall_s,
         cpu_s=result.cpu_s,
-        created_at=_now(),
+        created_at=result.created_at,
     )
 
 
 def member_row(
-    run: str, member: Member, generation: int, result: Result, holdout: Sequence[float] = ()
+    run: str, member: Member, generation: int, result: Result, holdout: Record | None = None
 ) -> Row:
     """Return the row of a genome that was scored again, with its pooled fitness."""
     lineage = member.genome.lineage
-    held_out = scores(holdout)
     kind: Kind = "student" if lineage.kind == "student" else "child"
     return Row(
         run=run,
@@ -93,33 +89,51 @@ def member_row(
         genome=member.genome.id,
         parents=lineage.parents,
         operator=lineage.operator,
-        **scores(member.returns),
-        fitness_holdout=held_out["fitness"],
-        fitness_holdout_sem=held_out["fitness_sem"],
+        **scores(member.record),
+        fitness_holdout=None if holdout is None else holdout.mean,
+        fitness_holdout_sem=None if holdout is None else holdout.sem,
         size_bytes=genome_file_size(member.genome),
         parameters=member.genome.spec.n_parameters,
         attempts=result.attempts,
         node=result.node,
         wall_s=result.wall_s,
         cpu_s=result.cpu_s,
-        created_at=_now(),
+        created_at=result.created_at,
     )
 
 
-def scores(returns: Sequence[float] | NDArray[np.float64]) -> dict[str, Any]:
-    """Return mean, standard error, number, minimum and maximum of returns, as columns of a row."""
-    if len(returns) == 0:
+def scores(record: Record | None) -> dict[str, Any]:
+    """Return a record of episodes, or of none, as columns of a row."""
+    if record is None:
         names = ("fitness", "fitness_sem", "episodes", "return_min", "return_max")
         return dict.fromkeys(names)
-    values = np.array(returns, np.float64)
-    sem = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
     return {
-        "fitness": float(values.mean()),
-        "fitness_sem": sem,
-        "episodes": len(values),
-        "return_min": float(values.min()),
-        "return_max": float(values.max()),
+        "fitness": record.mean,
+        "fitness_sem": record.sem,
+        "episodes": record.episodes,
+        "return_min": record.low,
+        "return_max": record.high,
     }
+
+
+def plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters of an operator as JSON; what JSON does not know is written as text.
+
+    Operators are the users' own, and may keep NumPy numbers, arrays, or anything else.
+    """
+    return {name: _plain(value) for name, value in params.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
 def finetune_cell(finetune: FineTune) -> dict[str, Any]:
@@ -138,5 +152,6 @@ def row_from_event(event: Mapping[str, Any]) -> Row:
     return Row(**event)
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as the leaderboard shows it, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

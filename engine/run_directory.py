@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -14,18 +14,14 @@ import torch
 from engine.config import RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import ConfigError, RunDirectoryError
+from engine.layout import CONFIG, JOURNAL, LOCK, pack_path
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from populations.genome import Genome
-from populations.journal import Journal
-from populations.leaderboard import Columns, LeaderboardWriter, Row
+from populations.journal import Journal, read_journal
+from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
 from populations.storage import save_pack
 from populations.tensor_file import write_atomically
-
-CONFIG = "config.yaml"
-JOURNAL = "journal.jsonl"
-LEADERBOARD = "leaderboard.csv"
-LOCK = "run.lock"
 
 
 class RunDirectory:
@@ -130,7 +126,7 @@ class RunDirectory:
             result = result_from_event(event)
             self._results[result.key] = result
         elif kind == "stage":
-            self._stages[event["stage"]] = event
+            self._stages[event["stage"]] = _without_rows(event)
         elif kind == "run" and event["cpu"] != _cpu():
             self.notes.append(
                 f"this run began on a CPU with {event['cpu']} and goes on with {_cpu()}: "
@@ -139,10 +135,16 @@ class RunDirectory:
 
     def open_leaderboard(self, columns: Columns) -> None:
         """Write the leaderboard of all finished stages, and keep it open for more."""
-        self._writer = LeaderboardWriter(self.path / LEADERBOARD, columns)
-        self._writer.rewrite(
-            row_from_event(row) for stage in self._stages.values() for row in stage["rows"]
-        )
+        self._writer = LeaderboardWriter(self.path / FILE_NAME, columns)
+        self._writer.rewrite(self.rows())
+
+    def rows(self, stage: str | None = None) -> Iterator[Row]:
+        """Read the leaderboard rows of a finished stage, or of all, back from the journal."""
+        for event in read_journal(self.path / JOURNAL):
+            if event.get("type") == "stage" and stage in (None, event["stage"]):
+                yield from (row_from_event(row) for row in event["rows"])
+                if stage is not None:
+                    return
 
     def recorded(self, key: tuple[str, int, int]) -> Result | None:
         """Return the recorded result of a plan, and forget it here; None where there is none."""
@@ -176,7 +178,7 @@ class RunDirectory:
             "rows": [row_to_event(row) for row in made],
         }
         self._journal.append([event])
-        self._stages[name] = event
+        self._stages[name] = _without_rows(event)
         if self._writer is not None:
             self._writer.append(made)
 
@@ -202,9 +204,9 @@ class RunDirectory:
         self.close()
 
 
-def pack_path(run_directory: Path, generation: int) -> Path:
-    """Return where the genomes of a generation lie."""
-    return run_directory / "genomes" / f"gen-{generation:04d}.safetensors"
+def _without_rows(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage as it is kept in memory: a run may have millions of rows."""
+    return {name: value for name, value in event.items() if name != "rows"}
 
 
 def _recorded_config(path: Path) -> RunConfig | None:

@@ -16,19 +16,14 @@ from typing import Any
 from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
+from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
 from engine.records import result_from_event, row_from_event, scores
 from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
 from populations.plans import Kind
+from populations.population import Record
 from populations.storage import genome_file_size
-
-# As in ``engine.run_directory`` and ``engine.champion``, which need torch; a test compares them.
-CONFIG = "config.yaml"
-JOURNAL = "journal.jsonl"
-LOCK = "run.lock"
-CHAMPION = "champion.safetensors"
-SUMMARY = "champion.json"
 
 BIRTH_PHASES = ("ancestor", "students", "children")
 
@@ -148,11 +143,6 @@ def find_genome(run: RunRecord, row: Row) -> Genome:
     raise RunDirectoryError(f"{run.path / JOURNAL} does not hold the genome {row.genome}")
 
 
-def pack_name(generation: int) -> str:
-    """Return where the genomes of a generation lie, relative to the run directory."""
-    return f"genomes/gen-{generation:04d}.safetensors"
-
-
 def is_birth(row: Row) -> bool:
     """Tell whether a row is that of a birth, not of a teacher or of a genome scored again."""
     return row.child is not None and row.kind != "teacher"
@@ -198,7 +188,7 @@ def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:
         reason=result.reason,
         parents=None if genome is None else genome.lineage.parents,
         operator=None if genome is None else genome.lineage.operator,
-        **scores(result.returns),
+        **scores(Record.of(result.returns) if result.returns else None),
         fitness_before_finetune=result.mean_before,
         agreements=result.agreements,
         kl=result.kl,

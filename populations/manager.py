@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from populations.errors import CultivarError
 from populations.genome import Genome
 from populations.plans import Align, ChildPlan, EvaluationPlan, FineTune, Mutator, Operator, Result
-from populations.population import Member, Population
+from populations.population import Member, Population, Record
 
 
 class ParentSelection(Protocol):
@@ -183,7 +183,7 @@ class PopulationManager:
             if isinstance(plan, EvaluationPlan):
                 self._elites[plan.genome] = self._elites[plan.genome].pooled_with(result.returns)
             elif result.genome is not None and plan.kind in ("student", "child"):
-                member = Member(result.genome, plan.finetune, result.returns)
+                member = Member(result.genome, plan.finetune, Record.of(result.returns))
                 self._newborn[plan.index] = member
 
     def finish_generation(self) -> None:

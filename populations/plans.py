@@ -153,6 +153,7 @@ class Result:
         node: Where it ran. Volatile.
         wall_s: Its share of the batch's elapsed seconds. Volatile.
         cpu_s: Its share of the batch's CPU seconds. Volatile.
+        created_at: When the driver recorded it, ISO 8601 in UTC. Volatile.
     """
 
     phase: str
@@ -170,6 +171,7 @@ class Result:
     node: str = ""
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    created_at: str = ""
 
     @property
     def key(self) -> tuple[str, int, int]:

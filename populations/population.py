@@ -3,13 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from populations.genome import Genome
 from populations.plans import FineTune
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Summary of the episodes that a genome has played: of one size, however many they are.
+
+    Attributes:
+        episodes: Number of episodes.
+        mean: Mean return.
+        squares: Sum of squared deviations from the mean.
+        low: Lowest return.
+        high: Highest return.
+    """
+
+    episodes: int
+    mean: float
+    squares: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, returns: Sequence[float] | NDArray[np.float64]) -> Record:
+        """Summarize returns.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if len(returns) == 0:
+            raise ValueError("a record needs at least one episode")
+        values = np.array(returns, np.float64)
+        mean = float(values.mean())
+        squares = float(((values - mean) ** 2).sum())
+        return cls(len(values), mean, squares, float(values.min()), float(values.max()))
+
+    def pooled_with(self, other: Record) -> Record:
+        """Return the record of both sets of episodes (Chan et al. 1979, equations 2.1)."""
+        episodes = self.episodes + other.episodes
+        gap = other.mean - self.mean
+        return Record(
+            episodes,
+            self.mean + gap * other.episodes / episodes,
+            self.squares + other.squares + gap**2 * self.episodes * other.episodes / episodes,
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+    @property
+    def sem(self) -> float:
+        """Standard error of the mean; 0 for a single episode."""
+        if self.episodes < 2:
+            return 0.0
+        return math.sqrt(self.squares / (self.episodes - 1) / self.episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,34 +72,29 @@ class Member:
     Attributes:
         genome: The genome.
         finetune: How it was trained; its children may inherit from this.
-        returns: Return of every episode it has played for selection, oldest first.
+        record: All episodes that it has played for selection.
     """
 
     genome: Genome
     finetune: FineTune
-    returns: tuple[float, ...]
+    record: Record
 
     @property
     def fitness(self) -> float:
         """Mean return over all episodes so far."""
-        return float(np.mean(self.returns))
-
-    @property
-    def sem(self) -> float:
-        """Standard error of :attr:`fitness`; 0 for a single episode."""
-        if len(self.returns) < 2:
-            return 0.0
-        return float(np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
+        return self.record.mean
 
     @property
     def rank_key(self) -> tuple[float, int, int, int]:
         """Sorting key: fitter first, then longer tested, then older."""
         lineage = self.genome.lineage
-        return (-self.fitness, -len(self.returns), lineage.generation, lineage.index)
+        return (-self.fitness, -self.record.episodes, lineage.generation, lineage.index)
 
-    def pooled_with(self, returns: Iterable[float]) -> Member:
-        """Return the member with more episodes in its record."""
-        return Member(self.genome, self.finetune, (*self.returns, *returns))
+    def pooled_with(self, returns: Sequence[float]) -> Member:
+        """Return the member with more episodes in its record; none change nothing."""
+        if len(returns) == 0:
+            return self
+        return replace(self, record=self.record.pooled_with(Record.of(returns)))
 
 
 class Population:
@@ -61,7 +109,7 @@ class Population:
         distinct: dict[str, Member] = {}
         for member in members:
             known = distinct.get(member.genome.id)
-            if known is None or len(member.returns) > len(known.returns):
+            if known is None or member.record.episodes > known.record.episodes:
                 distinct[member.genome.id] = member
         ranked = sorted(distinct.values(), key=lambda member: member.rank_key)
         self._members = {member.genome.id: member for member in ranked[:size]}

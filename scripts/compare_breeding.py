@@ -5,7 +5,7 @@ For every seed: one run of a preset, then, with its teachers, three runs at equa
 fitness and then on held-out episodes; the returns below are over fresh episodes that no run has
 seen. All work is done in this process, on one core.
 
-    python scripts/compare_breeding.py [--preset cartpole] [--seeds 0 1 2] [--output runs/comparison]
+    python scripts/compare_breeding.py [--preset cartpole] [--seeds 0 1 2] [--output FOLDER]
 """
 
 import argparse

@@ -14,8 +14,8 @@ from engine.config_file import load_config
 from engine.errors import RunDirectoryError
 from engine.evolution import RunInterruptedError
 from engine.launch import launch
+from engine.layout import CHAMPION, CONFIG, JOURNAL, SUMMARY
 from engine.progress import make_progress
-from engine.run_directory import CONFIG
 
 TOP = 10
 
@@ -113,10 +113,10 @@ def _print_champion(champion: Champion, run_dir: Path) -> None:
         f"{summary['kind']} of generation {summary['generation']}"
     )
     for label, name in (
-        ("genome", "champion.safetensors"),
-        ("summary", "champion.json"),
+        ("genome", CHAMPION),
+        ("summary", SUMMARY),
         ("leaderboard", "leaderboard.csv"),
         ("all genomes", "genomes"),
-        ("journal", "journal.jsonl"),
+        ("journal", JOURNAL),
     ):
         click.echo(f"  {label:<12} {run_dir / name}")

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from engine.config_file import _presets, preset_names
+from engine.config_file import preset_names, presets_folder
 from engine.errors import ConfigError
 from engine.setting_list import REQUIRED, Setting, describe_settings
 
@@ -54,7 +54,7 @@ def settings(pattern: str | None) -> None:
 
 def _describe(preset: str) -> tuple[str, str]:
     """Return the first sentence of a preset's comments and its command, which is line 1."""
-    text = (_presets() / f"{preset}.yaml").read_text(encoding="utf-8")
+    text = (presets_folder() / f"{preset}.yaml").read_text(encoding="utf-8")
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     command, *comments = [line.lstrip("# ").rstrip() for line in lines]
     ends = (i for i, comment in enumerate(comments) if comment.endswith("."))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import EnvironmentConfig
+from engine.errors import TaskError
 from engine.playing.environments import Lanes, make_lanes
 from engine.playing.policies import Policy
 from engine.playing.visits import Visits
@@ -50,7 +51,7 @@ def evaluate(environment: EnvironmentConfig, policy: Policy, seeds: Sequence[int
         first columns do not depend on the later ones.
 
     Raises:
-        TaskError: The environment cannot be played.
+        TaskError: The environment cannot be played, or gives rewards that are no numbers.
         ValueError: There is no seed.
     """
     return _Match(environment, policy, seeds).play(None)
@@ -92,6 +93,7 @@ class _Match:
         if not seeds:
             raise ValueError("expected at least one episode seed")
         self._seeds = np.array(seeds, dtype=object)  # Python's own int is what reset() takes
+        self._name = environment.id
         self._policy = policy
         self._lanes_each = environment.lanes
         self._lanes: Lanes = make_lanes(environment, policy.n_networks * environment.lanes)
@@ -125,6 +127,8 @@ class _Match:
                     self._compact()
         finally:
             self._lanes.close()
+        if not np.isfinite(self._returns).all():
+            raise TaskError(f"{self._name} gave a reward that is NaN or infinite")
         return Evaluation(self._returns, self._lengths, int(self._lengths.sum()) / stepped)
 
     def _act(self, visits: Visits | None, step: int) -> NDArray[np.intp]:

@@ -314,7 +314,7 @@ def test_a_child_that_only_training_saves_was_not_played_before(world: World) ->
 def test_a_child_that_always_acts_the_same_is_rejected(world: World) -> None:
     (result,) = breed(world, plan(0, world.students[:1], BiasedClone(1e3), target="none"))
     assert (result.status, result.genome, result.returns) == ("rejected", None, ())
-    assert result.reason == "takes one action on more than 99.5% of the states"
+    assert result.reason == "takes the same action on all states"
 
 
 def test_an_ancestor_that_always_acts_the_same_is_not_rejected(world: World) -> None:
@@ -329,6 +329,21 @@ def test_a_student_is_only_played_after_distillation(world: World) -> None:
         assert result.tuned
         assert result.mean_before is None
         assert result.kl is not None
+
+
+def test_a_control_is_scored_after_its_training_even_where_that_hurt(world: World) -> None:
+    births = [
+        plan(2 * i + teacher, [student], teacher_weights=(1.0 - teacher, float(teacher)))
+        for i, student in enumerate(world.students)
+        for teacher in range(2)
+    ]
+    plans = [replace(birth, kind="control") for birth in births]
+    results = [result for result in breed(world, *plans) if result.status == "ok"]
+    assert any(
+        result.mean_before is not None and np.mean(result.returns) < result.mean_before
+        for result in results
+    )
+    assert all(result.tuned for result in results)
 
 
 # --- lineage -----------------------------------------------------------------------------------

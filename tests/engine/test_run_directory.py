@@ -8,7 +8,8 @@ import pytest
 from engine.config import RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import RunDirectoryError
-from engine.run_directory import RunDirectory, pack_path
+from engine.layout import pack_path
+from engine.run_directory import RunDirectory
 from populations.genome import Genome, Lineage
 from populations.journal import Journal, read_journal
 from populations.leaderboard import Columns, Row, load_leaderboard

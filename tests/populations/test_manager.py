@@ -13,6 +13,7 @@ from populations.genome import Genome, Lineage
 from populations.manager import PopulationManager, Recipe, Sizes
 from populations.network import NetworkSpec, Weights
 from populations.plans import ChildPlan, EvaluationPlan, FineTune, Plan, Result, plan_key
+from populations.population import Record
 
 SPEC = NetworkSpec((1,), (), 2)
 FINETUNE = FineTune("teachers", 1, 1e-3, 1.0, 0.0, (1.0,))
@@ -159,11 +160,11 @@ def test_elites_survive_unchanged_with_pooled_returns() -> None:
     manager = founded([5, 9, 1, 7])
     live(manager, [0, 0, 0, 0], elites=[3, 8])
     elite = manager.population[make_genome(1).id]
-    assert elite.returns == (9, 3)
+    assert elite.record == Record.of((9, 3))
     assert elite.fitness == 6
     assert manager.population[make_genome(3).id].fitness == 7.5
     assert numbers(manager.population)[:2] == [3, 1]
-    assert manager.archive[make_genome(1).id].returns == (9, 3)
+    assert manager.archive[make_genome(1).id].record == Record.of((9, 3))
 
 
 def test_a_lucky_elite_is_replaced_by_better_children() -> None:
@@ -219,8 +220,8 @@ def test_an_elite_that_could_not_play_keeps_its_record(status: Any) -> None:
     births, again = manager.ask(1), manager.ask_elites()
     manager.tell([answer(births[0], 0), failure(again[0], status), answer(again[1], 8)])
     manager.finish_generation()
-    assert manager.population[make_genome(1).id].returns == (9,)
-    assert manager.population[make_genome(3).id].returns == (7, 8)
+    assert manager.population[make_genome(1).id].record == Record.of((9,))
+    assert manager.population[make_genome(3).id].record == Record.of((7, 8))
 
 
 def test_controls_never_enter_the_population() -> None:
@@ -256,7 +257,7 @@ def test_a_copy_of_an_elite_adds_nothing_to_its_record() -> None:
     manager.tell([answer(births[0], 100, number=1), answer(births[1], 6)])
     manager.tell([answer(plan, 8) for plan in again])
     manager.finish_generation()
-    assert manager.population[make_genome(1).id].returns == (9, 8)
+    assert manager.population[make_genome(1).id].record == Record.of((9, 8))
 
 
 # --- order of arrival --------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_the_order_of_results_does_not_matter() -> None:
         for number in order:
             manager.tell([results[number]])
         manager.finish_generation()
-        outcomes.add(tuple((m.genome.id, m.returns) for m in manager.population))
+        outcomes.add(tuple((m.genome.id, m.record) for m in manager.population))
     assert len(outcomes) == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from populations.genome import Genome, Lineage
 from populations.network import NetworkSpec
 from populations.plans import FineTune
-from populations.population import Member, Population
+from populations.population import Member, Population, Record
 
 SPEC = NetworkSpec((1,), (), 2)
 FINETUNE = FineTune("teachers", 1, 1e-3, 1.0, 0.0, (1.0,))
@@ -23,7 +23,7 @@ def member(number: int, *returns: float, generation: int = 0, index: int | None 
         "network.0.bias": np.array([number, 0], np.float32),
     }
     lineage = Lineage("child", generation, number if index is None else index)
-    return Member(Genome.from_weights(SPEC, weights, lineage), FINETUNE, returns)
+    return Member(Genome.from_weights(SPEC, weights, lineage), FINETUNE, Record.of(returns))
 
 
 RETURNS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9)
@@ -35,10 +35,11 @@ def test_pooling_gives_the_mean_and_standard_error_of_all_episodes(
 ) -> None:
     pooled = member(0, *first).pooled_with(second)
     values = np.array(first + second)
-    assert pooled.returns == (*first, *second)
-    assert pooled.fitness == pytest.approx(values.mean())
+    assert pooled.record.episodes == len(values)
+    assert (pooled.record.low, pooled.record.high) == (values.min(), values.max())
+    assert pooled.fitness == pytest.approx(values.mean(), abs=1e-6)
     spread = np.sqrt(((values - values.mean()) ** 2).sum() / (len(values) - 1))
-    assert pooled.sem == pytest.approx(spread / np.sqrt(len(values)), abs=1e-6)
+    assert pooled.record.sem == pytest.approx(spread / np.sqrt(len(values)), abs=1e-6)
 
 
 def test_pooling_weighs_episodes_not_generations() -> None:
@@ -48,13 +49,14 @@ def test_pooling_weighs_episodes_not_generations() -> None:
 def test_pooling_returns_a_new_member() -> None:
     before = member(0, 1.0)
     after = before.pooled_with([3.0])
-    assert (before.returns, after.returns) == ((1.0,), (1.0, 3.0))
+    assert (before.fitness, before.record.episodes) == (1.0, 1)
+    assert (after.fitness, after.record.episodes) == (2.0, 2)
     assert after.genome is before.genome
     assert after.finetune is before.finetune
 
 
 def test_a_single_episode_has_no_standard_error() -> None:
-    assert member(0, 5.0).sem == 0.0
+    assert member(0, 5.0).record.sem == 0.0
 
 
 def test_members_are_ranked_by_fitness_then_record_then_age() -> None:

@@ -16,16 +16,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from engine import champion, run_directory, run_record
-from engine.champion import SUMMARY
 from engine.cli.inspect import show, status
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError
 from engine.launch import launch
+from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY, pack_path
 from engine.progress import SilentProgress
-from engine.run_directory import CONFIG, JOURNAL, LEADERBOARD, LOCK, RunDirectory, pack_path
+from engine.run_directory import RunDirectory
 from populations.errors import GenomeFileError, JournalError
 from populations.journal import Journal
+from populations.leaderboard import FILE_NAME
 from populations.storage import load_genome, load_pack
 
 CHILDREN_SO_FAR = 5
@@ -67,7 +67,7 @@ def births(path: Path) -> list[dict[str, Any]]:
 
 
 def table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path / LEADERBOARD, dtype={"genome": str, "parents": str})
+    return pd.read_csv(path / FILE_NAME, dtype={"genome": str, "parents": str})
 
 
 def champion_of(path: Path) -> dict[str, Any]:
@@ -100,13 +100,6 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int, *arguments: Any) 
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(columns))
     return re.sub(r"\x1b\[[0-9;]*m", "", invoke(*arguments)).splitlines()
-
-
-def test_the_names_of_files_are_those_of_the_run_directory() -> None:
-    here = (run_record.CONFIG, run_record.JOURNAL, run_record.LOCK)
-    assert here == (CONFIG, JOURNAL, run_directory.LOCK)
-    assert (run_record.CHAMPION, run_record.SUMMARY) == (champion.CHAMPION, champion.SUMMARY)
-    assert Path("r") / run_record.pack_name(12) == pack_path(Path("r"), 12)
 
 
 def test_status_counts_the_births_of_a_finished_run(run: Path) -> None:
@@ -323,7 +316,7 @@ def test_show_tells_how_the_champion_was_born(run: Path) -> None:
     }
     assert found["best"]["fitness"] == summary["fitness"]
     assert found["best"]["episodes"] == summary["episodes"]
-    with (run / LEADERBOARD).open(newline="") as file:
+    with (run / FILE_NAME).open(newline="") as file:
         cells = [row for row in csv.DictReader(file) if row["genome"] == summary["genome"]]
     record = [(str(row["generation"]), repr(row["fitness"])) for row in found["rows"]]
     assert record == [(row["generation"], row["fitness"]) for row in cells]

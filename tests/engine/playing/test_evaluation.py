@@ -8,8 +8,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from engine.config import EnvironmentConfig
+from engine.errors import TaskError
 from engine.playing.environments import describe
 from engine.playing.evaluation import evaluate, play
 from engine.playing.policies import EnsemblePolicy, EpsilonGreedy, StackedPolicy
@@ -172,3 +174,25 @@ def test_no_episode_is_refused(balancer: Weights) -> None:
     policy = StackedPolicy(NetworkSpec((4,), (), 2), [balancer])
     with pytest.raises(ValueError, match="at least one episode seed"):
         evaluate(EnvironmentConfig(), policy, [])
+
+
+class Faulty(gymnasium.Env[np.ndarray, np.int64]):
+    """Every episode is one step long and pays NaN."""
+
+    observation_space = spaces.Box(0, 1, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.zeros(4, np.float32), float("nan"), True, False, {}
+
+
+def test_rewards_that_are_no_numbers_are_refused(register: Any, balancer: Weights) -> None:
+    environment = EnvironmentConfig(id=register(Faulty, max_episode_steps=9))
+    policy = StackedPolicy(NetworkSpec((4,), (), 2), [balancer])
+    with pytest.raises(TaskError, match="gave a reward that is NaN or infinite"):
+        evaluate(environment, policy, range(3))
