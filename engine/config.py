@@ -85,6 +85,8 @@ class TeachersConfig(Section):
 
     files: tuple[str, ...] = ()
     """Paths of trained Q-networks (.safetensors or .pt), all of one architecture; empty trains."""
+    allow_unsafe_unpickle: bool = False
+    """Let .pt files that need it run their code while they are loaded; only if you trust them."""
     hidden: tuple[Count, ...] = (128, 128)
     """Hidden widths of the teachers that are trained here."""
     norm: Norm = "layer"

@@ -90,12 +90,17 @@ class _Run:
         self._progress.phase("teachers", None)
         # Recipes are built before hours of training, so that a mistyped operator fails at once.
         ConfiguredRecipes(config, 1)
-        prepared = prepare(config, directory, self._progress.note)
+        prepared = prepare(config, directory, self._tell)
         self._progress.phase("baselines", None)
         names = [teacher.name for teacher in prepared.teachers]
         directory.open_leaderboard(Columns(teachers=names))
         files = [teacher_path(directory.path, teacher.name) for teacher in prepared.teachers]
         directory.finish_stage("baselines", lambda: baseline_rows(config.name, prepared, files))
+        returns = [f"{row.fitness_holdout:.1f}" for row in directory.rows("baselines")]
+        self._progress.note(
+            f"held-out returns of the teachers: {', '.join(returns[:-1])}; "
+            f"of their ensemble: {returns[-1]}"
+        )
         manager = PopulationManager(
             Sizes(
                 population=config.evolution.population,
@@ -111,6 +116,15 @@ class _Run:
         for _ in range(config.evolution.generations):
             self._generation(prepared.context, manager)
         return self._champion(prepared, manager)
+
+    def _tell(self, text: str) -> None:
+        """Show what is being done, or stop where that was asked for."""
+        self._progress.advance(0, text)
+        if self._stop.is_set():
+            raise self._interruption()
+
+    def _interruption(self) -> RunInterruptedError:
+        return RunInterruptedError(f"stopped; go on with 'cultivar resume {self._directory.path}'")
 
     def _students(self, prepared: Prepared, manager: PopulationManager) -> None:
         """Distil generation 0."""
@@ -235,9 +249,7 @@ class _Run:
                 min(self._executor.n_workers, len(batches)), self._executor.n_workers
             )
         if len(results) < len(plans):
-            raise RunInterruptedError(
-                f"stopped; go on with 'cultivar resume {self._directory.path}'"
-            )
+            raise self._interruption()
         return [results[plan_key(plan)] for plan in plans]
 
     @staticmethod

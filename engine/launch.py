@@ -64,7 +64,7 @@ def _check(config: RunConfig) -> None:
     make_selection(config)
     ConfiguredRecipes(config, 1)
     task = describe(config.environment)
-    load_teachers(config.teachers.files, task)
+    load_teachers(config.teachers.files, task, config.teachers.allow_unsafe_unpickle)
     if config.states.file is not None:
         load_states(Path(config.states.file), math.prod(task.observation_shape))
 

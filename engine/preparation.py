@@ -53,17 +53,22 @@ class Prepared:
     scales: NDArray[np.float32]
 
 
-def prepare(config: RunConfig, directory: RunDirectory, note: Callable[[str], None]) -> Prepared:
+def prepare(config: RunConfig, directory: RunDirectory, tell: Callable[[str], None]) -> Prepared:
     """Train or load the teachers, sample the states, compute the targets.
 
     What a stopped run has already is read back and checked against its recorded hash.
+
+    Args:
+        config: The run.
+        directory: Where it is recorded.
+        tell: Called now and then with what is being done; may raise to stop.
 
     Raises:
         CultivarError: The environment, a teacher or the states are not usable, or a file of the
             run was altered.
     """
     task = describe(config.environment)
-    teachers = _teachers(config, task, directory, note)
+    teachers = _teachers(config, task, directory, tell)
     spec = NetworkSpec(
         task.observation_shape, config.network.hidden, task.n_actions, config.network.norm
     )
@@ -145,18 +150,18 @@ def baseline_rows(run: str, prepared: Prepared, teacher_files: list[Path]) -> li
 
 
 def _teachers(
-    config: RunConfig, task: TaskSpec, directory: RunDirectory, note: Callable[[str], None]
+    config: RunConfig, task: TaskSpec, directory: RunDirectory, tell: Callable[[str], None]
 ) -> list[Teacher]:
     recorded = directory.stage("teachers")
     if recorded is not None:
         return [_reload(directory.path, entry) for entry in recorded["teachers"]]
     if config.teachers.files:
-        teachers = load_teachers(config.teachers.files, task)
+        teachers = load_teachers(config.teachers.files, task, config.teachers.allow_unsafe_unpickle)
     else:
         teachers = train_teachers(
             config,
             task,
-            lambda name, step, mean: note(f"{name}: {mean:.1f} after {step:,} steps"),
+            lambda name, step, mean: tell(f"{name}: {mean:.1f} after {step:,} steps"),
         )
     (directory.path / "teachers").mkdir(exist_ok=True)
     entries = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
 from populations.storage import save_pack
-from populations.tensor_file import write_atomically
+from populations.tensor_file import canonical_json, write_atomically
 
 
 class RunDirectory:
@@ -87,7 +88,8 @@ class RunDirectory:
             ) from error
         with _closed_on_error(lock):
             directory = cls(path, config, lock, Journal.create(path / JOURNAL))
-            directory._journal.append([{"type": "run", "cpu": _cpu(), "versions": _versions()}])
+            about = {"type": "run", "cpu": _cpu(), "versions": _versions()}
+            directory._journal.append([{**about, "config": _fingerprint(config)}])
         return directory
 
     @classmethod
@@ -116,8 +118,9 @@ class RunDirectory:
                     f"dropped a half-written last line of {path / JOURNAL} "
                     f"({journal.dropped} bytes)"
                 )
-            for event in events:
-                directory._replay(event)
+            with _closed_on_error(journal):
+                for event in events:
+                    directory._replay(event)
         return directory
 
     def _replay(self, event: dict[str, Any]) -> None:
@@ -127,6 +130,11 @@ class RunDirectory:
             self._results[result.key] = result
         elif kind == "stage":
             self._stages[event["stage"]] = _without_rows(event)
+        elif kind == "run" and event["config"] != _fingerprint(self.config):
+            raise RunDirectoryError(
+                f"{self.path / CONFIG} was changed after the run began; put the original back, "
+                "or start a new run with another --run-dir"
+            )
         elif kind == "run" and event["cpu"] != _cpu():
             self.notes.append(
                 f"this run began on a CPU with {event['cpu']} and goes on with {_cpu()}: "
@@ -231,7 +239,7 @@ def _recorded_config(path: Path) -> RunConfig | None:
 
 
 @contextlib.contextmanager
-def _closed_on_error(file: IO[str]) -> Iterator[None]:
+def _closed_on_error(file: IO[str] | Journal) -> Iterator[None]:
     """Close a file if the block raises."""
     try:
         yield
@@ -277,6 +285,11 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
         for key, value in values.items()
         for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
     }
+
+
+def _fingerprint(config: RunConfig) -> str:
+    """Return the SHA-256 of what the outcome of a run depends on."""
+    return hashlib.sha256(canonical_json(config.identity()).encode()).hexdigest()
 
 
 def _cpu() -> str:

@@ -29,6 +29,11 @@ TOP = 10
 @click.option("--plugin", "plugins", multiple=True, help="Python file with operators of your own.")
 @click.option("--operator", "operators", multiple=True, help="Breed with this operator only.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting.")
+@click.option(
+    "--allow-unsafe-unpickle",
+    is_flag=True,
+    help="Let .pt files of teachers run their code while they are loaded.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
 def evolve(
     preset_or_file: str,
@@ -39,6 +44,7 @@ def evolve(
     plugins: tuple[str, ...],
     operators: tuple[str, ...],
     overrides: tuple[str, ...],
+    allow_unsafe_unpickle: bool,
     quiet: bool,
 ) -> None:
     """Breed a champion, as a preset or a YAML file says.
@@ -48,11 +54,16 @@ def evolve(
     settings = list(overrides)
     settings += [f"seed={seed}"] if seed is not None else []
     if plugins:
-        settings.append(f"plugins={json.dumps([str(Path(p).resolve()) for p in plugins])}")
+        settings.append(f"plugins={json.dumps(plugins)}")
+    if allow_unsafe_unpickle:
+        settings.append("teachers.allow_unsafe_unpickle=true")
     if operators:
         recipes = [{"operator": name} for name in operators]
         settings.append(f"evolution.recipes={json.dumps(recipes)}")
     config = load_config(preset_or_file, settings + _dispatch(workers, address))
+    # A run can be resumed from another folder, and its plug-ins are needed then.
+    found = tuple(str(Path(plugin).resolve()) for plugin in config.plugins)
+    config = config.model_copy(update={"plugins": found})
     stem = Path(preset_or_file).stem
     if config.name == RunConfig.model_fields["name"].default:
         config = config.model_copy(update={"name": f"{stem}-{config.seed}"})

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import RunConfig
+from engine.config import DispatchConfig, RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import RunDirectoryError
 from engine.layout import pack_path
@@ -157,3 +157,21 @@ def test_equal_genomes_are_stored_once(tmp_path, config, genome) -> None:
         directory.save_genomes(5, [])
     assert list(load_pack(pack_path(tmp_path / "run", 4))) == [genome.id]
     assert not pack_path(tmp_path / "run", 5).exists()
+
+
+def test_a_configuration_changed_by_hand_is_refused(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "run", config):
+        pass
+    file = tmp_path / "run/config.yaml"
+    file.write_text(file.read_text().replace("children: 64", "children: 65"))
+    with pytest.raises(RunDirectoryError, match=r"config.yaml was changed after the run began"):
+        RunDirectory.resume(tmp_path / "run")
+    file.write_text(file.read_text().replace("children: 65", "children: 64"))
+    RunDirectory.resume(tmp_path / "run").close()
+
+
+def test_a_run_goes_on_with_other_workers(tmp_path, config) -> None:
+    with RunDirectory.open(tmp_path / "run", config):
+        pass
+    other = config.model_copy(update={"dispatch": DispatchConfig(workers=7)})
+    RunDirectory.resume(tmp_path / "run", other).close()
