@@ -1,5 +1,6 @@
 """cultivar works without a checkout: it is built, installed elsewhere and imported from there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.config_file import dump_config, load_config
+from populations.storage import load_genome
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip"]
@@ -103,3 +105,14 @@ def test_presets_of_an_editable_install_are_a_package_too(source, tmp_path) -> N
     )
     found = run([programs / "python", "-c", code], tmp_path)
     assert Path(found.strip()).samefile(source / "configs" / "smoke.yaml")
+
+
+def test_the_installed_command_breeds_a_champion_in_an_empty_folder(wheel, tmp_path) -> None:
+    programs = environment_with(tmp_path / "environment", wheel)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    results = tmp_path / "run"
+    run([programs / "cultivar", "evolve", "smoke", "--workers", "0", "--run-dir", results], folder)
+    champion = json.loads((results / "champion.json").read_text(encoding="utf-8"))
+    assert load_genome(results / "champion.safetensors").id == champion["genome"]
+    assert list(folder.iterdir()) == []
