@@ -17,7 +17,7 @@ help: ## Show this list
 demo: $(STAMP) ## Breed a tiny CartPole network out of four teachers
 	$(BIN)/cultivar evolve cartpole
 
-test: $(STAMP) ## Run the tests that need minutes
+test: $(STAMP) ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP) ## Run all tests, the slow ones too
