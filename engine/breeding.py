@@ -134,6 +134,7 @@ class _Birth:
         self.tuned: Weights | None = None
         self.divergence: float | None = None
         self.versions: dict[str, Genome] = {}
+        self.actions: dict[str, NDArray[np.intp]] = {}
         self.returns: dict[str, NDArray[np.float64]] = {}
 
     @property
@@ -212,14 +213,18 @@ class _Birth:
                 verdict = ("failed", str(error))
                 continue
             # The ancestor only lends its weights to the students; it need not play well.
-            if self.plan.kind == "ancestor" or np.ptp(self._actions(genome)) > 0:
+            actions = self._actions(genome)
+            if self.plan.kind == "ancestor" or np.ptp(actions) > 0:
                 self.versions[name] = genome
+                self.actions[name] = actions
         if not self.versions:
             self.failure = verdict
 
     def _genome(self, weights: Weights) -> Genome:
         plan = self.plan
         basis = self.parents[0].lineage.basis if self.parents else ""
+        if plan.align == "none" and any(p.lineage.basis != basis for p in self.parents):
+            basis = ""  # units of different order were mixed: the child has an order of its own
         lineage = Lineage(
             plan.kind, plan.generation, plan.index, plan.parents, plan.operator.name, basis
         )
@@ -238,10 +243,8 @@ class _Birth:
             status, reason = self.failure
             return Result(plan.phase, plan.generation, plan.index, status, reason)
         kept = max(self.returns, key=lambda name: (self.returns[name].mean(), name == "tuned"))
-        if plan.kind == "control" and "tuned" in self.returns:
-            kept = "tuned"  # a clone is its parent again before it is fine-tuned
         genome = self.versions[kept]
-        actions = self._actions(genome)
+        actions = self.actions[kept]
         best = self.context.lessons.validation_targets.argmax(axis=1)  # (T, M)
         raw = self.returns.get("raw")
         return Result(
@@ -254,7 +257,7 @@ class _Birth:
             mean_before=None if raw is None else float(raw.mean()),
             tuned=kept == "tuned",
             agreements=tuple(float((actions == teacher).mean()) for teacher in best),
-            kl=self.divergence,
+            kl=self.divergence if kept == "tuned" else None,
         )
 
 

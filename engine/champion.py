@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.layout import CHAMPION, SUMMARY, teacher_path
+from engine.layout import CHAMPION, SUMMARY, pack_path, teacher_path
 from engine.preparation import Prepared
 from engine.run_directory import RunDirectory
+from populations.leaderboard import FILE_NAME as LEADERBOARD
 from populations.population import Member, Record
 from populations.storage import save_genome
 from populations.tensor_file import write_atomically
@@ -29,14 +30,26 @@ class Champion:
     summary: dict[str, Any]
 
 
+def crowned(directory: RunDirectory) -> Champion | None:
+    """Return the champion of a run that is finished and whose files are all there, or None."""
+    path, generations = directory.path, directory.config.evolution.generations
+    files = [path / CHAMPION, path / SUMMARY, path / LEADERBOARD]
+    files += [pack_path(path, generation) for generation in range(generations + 1)]
+    if directory.stage("champion") is None or not all(file.exists() for file in files):
+        return None
+    summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    return Champion(path / CHAMPION, summary)
+
+
 def crown(
     directory: RunDirectory, prepared: Prepared, played: Sequence[tuple[Member, Record]]
 ) -> Champion:
     """Choose the candidate with the highest held-out return and write it.
 
     Ties go to the higher fitness, then to the longer record, then to the older genome. The
-    held-out return of the winner of ``k`` candidates is itself slightly flattering; with hundreds
-    of episodes and few candidates the excess is a fraction of its standard error.
+    held-out return of the winner of ``k`` candidates is itself flattering: the best of 8 equal ones
+    is expected 1.4 standard errors above their mean if their returns are independent, and less as
+    they play the same episodes. For a claim, play fresh episodes, as ``compare_breeding.py`` does.
 
     Args:
         directory: The run.

@@ -222,7 +222,7 @@ class EvolutionConfig(Section):
     """Births per generation (lambda)."""
     elites: CountOrZero = 8
     """Best genomes that stay unchanged and are scored again on each generation's episodes."""
-    batch_size: Count = 32
+    batch_size: Count = 16
     """Children per task; part of the configuration, so that bytes never depend on the cluster."""
     controls: CountOrZero = 2
     """Births per generation of each control (clone + fine-tune, random + fine-tune)."""
@@ -255,7 +255,7 @@ class EvaluationConfig(Section):
 
 
 class DispatchConfig(Section):
-    """Where the work is done; never changes what comes out."""
+    """Where the work is done; changes nothing that comes out, but for what is given up here."""
 
     address: str = "local"
     """``local`` starts a private Ray, ``auto`` joins the one running here, or ``host:port``."""
@@ -264,7 +264,7 @@ class DispatchConfig(Section):
     task_timeout_s: Positive = 600.0
     """Seconds after which a task gives up on its batch, counted inside the worker."""
     attempts: Count = 2
-    """Times that a single child may crash its worker or raise before it counts as failed."""
+    """Times that a single child may crash its worker or run out of time before it has failed."""
     loss_attempts: Count = 5
     """Times that a child's node may be lost before the child counts as lost."""
 
@@ -273,7 +273,7 @@ class RunConfig(Section):
     """One run: everything that its outcome depends on, and where it is dispatched."""
 
     name: str = "run"
-    """Name of the run, a column of the leaderboard."""
+    """Name of the run, a column of the leaderboard; left at ``run``, that of its directory."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """The one seed that all random streams derive from."""
     environment: EnvironmentConfig = EnvironmentConfig()

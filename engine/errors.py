@@ -25,3 +25,7 @@ class RunDirectoryError(CultivarError):
 
 class DispatchError(CultivarError):
     """Ray cannot be started or joined, or all workers are gone."""
+
+
+class RunInterruptedError(CultivarError):
+    """The run was asked to stop; everything that was finished is recorded."""

@@ -13,7 +13,8 @@ from engine.breeding import Context
 from engine.champion import Champion, crown
 from engine.config import RunConfig
 from engine.dispatch.executor import Batch, Executor
-from engine.layout import teacher_path
+from engine.errors import RunInterruptedError
+from engine.layout import pack_path, teacher_path
 from engine.preparation import Prepared, baseline_rows, prepare
 from engine.progress import GenerationSummary, Progress
 from engine.recipes import (
@@ -31,10 +32,6 @@ from populations.leaderboard import Columns, Row
 from populations.manager import PopulationManager, Sizes
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result, plan_key
 from populations.population import Record
-
-
-class RunInterruptedError(CultivarError):
-    """The run was asked to stop; everything that was finished is recorded."""
 
 
 class ExtinctionError(CultivarError):
@@ -80,6 +77,8 @@ class _Run:
         self._executor = executor
         self._progress = progress
         self._stop = stop
+        self._n_computed = 0  # plans of the last dispatch that the journal had no answer to
+        self._n_replayed = 0  # generations without such a plan since the last one with
 
     def to_the_end(self) -> Champion:
         """Go through all stages."""
@@ -97,6 +96,11 @@ class _Run:
         files = [teacher_path(directory.path, teacher.name) for teacher in prepared.teachers]
         directory.finish_stage("baselines", lambda: baseline_rows(config.name, prepared, files))
         returns = [f"{row.fitness_holdout:.1f}" for row in directory.rows("baselines")]
+        if len(set(returns[:-1])) == 1 and len(returns) > 2:
+            self._progress.note(
+                "all teachers return the same: they may have learned nothing "
+                "(more teachers.training.steps), or there is nothing left to learn"
+            )
         self._progress.note(
             f"held-out returns of the teachers: {', '.join(returns[:-1])}; "
             f"of their ensemble: {returns[-1]}"
@@ -161,7 +165,7 @@ class _Run:
         self._progress.phase("breeding", len(plans))
         results = self._dispatch(context, plans, manager.genomes())
         elite_results, birth_results = results[: len(elites)], results[len(elites) :]
-        self._refuse_extinction(births, birth_results)
+        self._report_failures(births, birth_results)
         manager.tell(results)
         former = {member.genome.id: member for member in manager.population}
         manager.finish_generation()
@@ -188,19 +192,18 @@ class _Run:
         ]
         results = self._dispatch(prepared.context, plans, manager.genomes())
         self._refuse_extinction(plans, results)
+        records = [Record.of(result.returns) if result.returns else None for result in results]
         played = [
-            (member, result, Record.of(result.returns))
-            for member, result in zip(candidates, results, strict=True)
-            if result.status == "ok"
+            (member, record)
+            for member, record in zip(candidates, records, strict=True)
+            if record is not None
         ]
-        champion = crown(
-            self._directory, prepared, [(member, record) for member, _, record in played]
-        )
+        champion = crown(self._directory, prepared, played)
         self._directory.finish_stage(
             "champion",
             lambda: [
                 member_row(self._config.name, member, manager.generation, result, record)
-                for member, result, record in played
+                for member, result, record in zip(candidates, results, records, strict=True)
             ],
         )
         return champion
@@ -214,7 +217,8 @@ class _Run:
     ) -> None:
         """Write the genomes and the rows of a generation, unless that was done before."""
         name = f"generation-{generation}"
-        if self._directory.stage(name) is None:
+        pack = pack_path(self._directory.path, generation)
+        if self._directory.stage(name) is None or not pack.exists():
             genomes = [result.genome for _, result in born if result.genome is not None]
             self._directory.save_genomes(generation, genomes)
         self._directory.finish_stage(
@@ -235,6 +239,7 @@ class _Run:
             if recorded is not None:
                 results[recorded.key] = recorded
         self._progress.advance(len(results))
+        self._n_computed = len(plans) - len(results)
         batches = []
         for chunk in _chunks(plans, self._config.evolution.batch_size):
             missing = [plan for plan in chunk if plan_key(plan) not in results]
@@ -258,8 +263,25 @@ class _Run:
         if plans and all(result.status != "ok" for result in results):
             raise ExtinctionError(
                 f"all {len(plans)} {plans[0].phase} of generation {plans[0].generation} were "
-                f"{results[0].status}; the first one because: {results[0].reason}"
+                f"{results[0].status}; the first one because: {results[0].reason}. Better teachers "
+                "(teachers.training.steps) or longer training (distillation.steps) may help"
             )
+
+    def _report_failures(self, births: Sequence[ChildPlan], results: Sequence[Result]) -> None:
+        """Tell how many births failed and why, and stop where all children did."""
+        failures = [result for result in results if result.status in ("failed", "lost")]
+        if failures and self._n_computed:
+            self._progress.note(
+                f"{len(failures)} of {len(births)} births of generation {births[0].generation} "
+                f"{failures[0].status}, the first one because: {failures[0].reason}"
+            )
+        children = [
+            (plan, result)
+            for plan, result in zip(births, results, strict=True)
+            if plan.kind == "child"
+        ]
+        if all(result in failures for _, result in children):
+            self._refuse_extinction(*zip(*children, strict=True))
 
     def _summarize(
         self,
@@ -272,17 +294,23 @@ class _Run:
             for plan, result in born
             if result.returns and plan.kind in ("student", "child")
         ]
+        if self._n_computed == 0:
+            self._n_replayed += 1
+            return
+        if self._n_replayed:
+            self._progress.note(f"{self._n_replayed} generations were read back from the journal")
+            self._n_replayed = 0
         elites = manager.population.top(max(self._config.evolution.elites, 1))
         self._progress.generation(
             GenerationSummary(
                 generation=manager.generation,
                 generations=self._config.evolution.generations,
                 births=len(born),
-                best=manager.archive.top(1)[0].fitness,
-                mean=float(np.mean(fitness)) if fitness else float("nan"),
+                best=max(fitness, default=None),
+                mean=float(np.mean(fitness)) if fitness else None,
                 elite=float(np.mean([member.fitness for member in elites])),
-                median=float(np.median(fitness)) if fitness else float("nan"),
-                births_per_s=len(born) / seconds if seconds > 0 else float("nan"),
+                median=float(np.median(fitness)) if fitness else None,
+                births_per_s=len(born) / seconds if seconds > 0 else None,
             )
         )
 

@@ -26,9 +26,9 @@ def decimals_for(values: Iterable[float]) -> int:
     return 1 if largest >= 10 else 3
 
 
-def format_rate(per_s: float) -> str:
+def format_rate(per_s: float | None) -> str:
     """Write a rate per second, or per minute where that is below one; a missing one as ``-``."""
-    if math.isnan(per_s):
+    if per_s is None or math.isnan(per_s):
         return "-"
     return f"{per_s:.1f}/s" if per_s >= 1 else f"{60 * per_s:.1f}/min"
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 from threadpoolctl import threadpool_limits
 
-from engine.champion import Champion
+from engine.champion import Champion, crowned
 from engine.config import DispatchConfig, RunConfig
 from engine.dispatch.executor import Executor
 from engine.dispatch.ray_session import joined_session, local_session
@@ -48,21 +48,25 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
             "dispatch.workers is 0, which means no Ray, but dispatch.address is "
             f"{config.dispatch.address}; leave one of them out"
         )
+    make_selection(config)
+    ConfiguredRecipes(config, 1).check(config.evolution.population)
     if not (run_directory / JOURNAL).exists():
         _check(config)
-    with (
-        threadpool_limits(1),  # as in the workers: more threads may change the bytes
-        RunDirectory.open(run_directory, config) as directory,
-        _workers(config.dispatch) as executor,
-        stop_on_signals(progress.note) as stop,
-    ):
-        return evolve(directory, executor, progress, stop)
+    with RunDirectory.open(run_directory, config) as directory:
+        champion = crowned(directory)
+        if champion is not None:
+            progress.note(f"{run_directory} is finished; this is what it came to")
+            return champion
+        with (
+            threadpool_limits(1),  # as in the workers: more threads may change the bytes
+            _workers(config.dispatch) as executor,
+            stop_on_signals(progress.note) as stop,
+        ):
+            return evolve(directory, executor, progress, stop)
 
 
 def _check(config: RunConfig) -> None:
     """Refuse what cannot run before there is a directory that would be held by a mistyped run."""
-    make_selection(config)
-    ConfiguredRecipes(config, 1)
     task = describe(config.environment)
     load_teachers(config.teachers.files, task, config.teachers.allow_unsafe_unpickle)
     if config.states.file is not None:
@@ -73,7 +77,7 @@ def _check(config: RunConfig) -> None:
 def _workers(settings: DispatchConfig) -> Iterator[Executor]:
     """Yield the executor that the settings ask for."""
     if settings.workers == 0:
-        yield SerialExecutor(settings.attempts)
+        yield SerialExecutor(settings)
         return
     session = (
         local_session(settings.workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import socket
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ from populations.leaderboard import Row
 from populations.network import NetworkSpec
 from populations.plans import Kind
 from populations.population import Record
-from populations.storage import load_weights, save_weights
+from populations.storage import load_weights, save_weights, write_atomically
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def prepare(config: RunConfig, directory: RunDirectory, tell: Callable[[str], No
     Args:
         config: The run.
         directory: Where it is recorded.
-        tell: Called now and then with what is being done; may raise to stop.
+        tell: Called often, with what was done or an empty text; may raise to stop.
 
     Raises:
         CultivarError: The environment, a teacher or the states are not usable, or a file of the
@@ -72,7 +73,9 @@ def prepare(config: RunConfig, directory: RunDirectory, tell: Callable[[str], No
     spec = NetworkSpec(
         task.observation_shape, config.network.hidden, task.n_actions, config.network.norm
     )
+    tell("states")
     states = _states(config, task, teachers, directory)
+    tell("targets")
     weights = [teacher.weights for teacher in teachers]
     values = teacher_values(teachers[0].spec, weights, states)
     wanted, scales = targets(values, config.learning.targets)
@@ -107,10 +110,11 @@ def baseline_rows(run: str, prepared: Prepared, teacher_files: list[Path]) -> li
     spec = teachers[0].spec
     weights = [teacher.weights for teacher in teachers]
     best = context.lessons.validation_targets.argmax(axis=1)  # (T, M)
-    vote = context.lessons.validation_targets.mean(axis=0).argmax(axis=0)
+    ensemble = EnsemblePolicy(spec, weights, prepared.scales)
+    vote = ensemble.act(context.lessons.validation_states[None])
     players: list[tuple[Kind, Policy, NDArray[np.intp]]] = [
         ("teacher", StackedPolicy(spec, weights), best),
-        ("ensemble", EnsemblePolicy(spec, weights, prepared.scales), vote[None]),
+        ("ensemble", ensemble, vote),
     ]
     rows = []
     for kind, policy, actions in players:
@@ -162,6 +166,7 @@ def _teachers(
             config,
             task,
             lambda name, step, mean: tell(f"{name}: {mean:.1f} after {step:,} steps"),
+            lambda: tell(""),
         )
     (directory.path / "teachers").mkdir(exist_ok=True)
     entries = []
@@ -195,7 +200,9 @@ def _states(
         states = load_states(Path(config.states.file), teachers[0].spec.n_inputs)
     else:
         states = collect_states(config, task, teachers)
-    np.savez_compressed(path, states=states)
+    content = io.BytesIO()
+    np.savez_compressed(content, states=states)
+    write_atomically(path, content.getvalue())
     directory.finish_stage("states", tuple, {"sha256": _sha256(path), "n_states": len(states)})
     return states
 

@@ -31,11 +31,11 @@ class GenerationSummary:
         generation: Its number; students are generation 0.
         generations: Number of the last generation of the run.
         births: Births of this generation.
-        best: Highest fitness of the run so far.
+        best: Highest fitness of the generation's births.
         mean: Mean fitness of the generation's births.
         elite: Mean fitness of the elites.
         median: Median fitness of the generation's births.
-        births_per_s: Births per second of this generation.
+        births_per_s: Births per second of this generation; None where it is not known.
     """
 
     generation: int
@@ -45,7 +45,7 @@ class GenerationSummary:
     mean: float | None
     elite: float | None
     median: float | None
-    births_per_s: float
+    births_per_s: float | None
 
 
 class Progress(Protocol):
@@ -281,7 +281,8 @@ class _Timing:
         """Start counting the next generation."""
         now = self._clock()
         if summary.generation > 0:  # students are distilled, which tells nothing about breeding
-            self._durations.append(now - self._generation_start)
+            if summary.births_per_s is not None:
+                self._durations.append(now - self._generation_start)
             self._generations_left = summary.generations - summary.generation
         self._count_start = self._generation_start = now
         self.done = 0
@@ -298,7 +299,7 @@ class _Timing:
     def left(self) -> float | None:
         """Expected seconds to the end of the last generation, or else of the phase."""
         now = self._clock()
-        if self._generations_left:
+        if self._generations_left and self._durations:
             mean = math.fsum(self._durations) / len(self._durations)
             return max(0.0, mean * self._generations_left - (now - self._generation_start))
         if self.total and self.done:

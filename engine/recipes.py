@@ -35,6 +35,19 @@ class ConfiguredRecipes:
         self._mutation = _mutation(config)
         self._mix = _mix(config)
 
+    def check(self, population: int) -> None:
+        """Refuse operators that need more parents than there will be.
+
+        Raises:
+            ConfigError: An operator needs more parents than ``population``.
+        """
+        for recipe in self._mix.recipes:
+            if recipe.operator.n_parents > population:
+                raise ConfigError(
+                    f"{recipe.operator.name} needs {recipe.operator.n_parents} parents, but "
+                    f"evolution.population is {population}"
+                )
+
     def draw(self, rng: np.random.Generator) -> Recipe:
         """Return the recipe of one child."""
         recipe = self._mix.draw(rng)

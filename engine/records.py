@@ -87,9 +87,11 @@ def member_row(
         kind=kind,
         generation=generation,
         genome=member.genome.id,
+        status=result.status,
+        reason=result.reason,
         parents=lineage.parents,
         operator=lineage.operator,
-        **scores(member.record),
+        **scores(member.record if result.status == "ok" else None),
         fitness_holdout=None if holdout is None else holdout.mean,
         fitness_holdout_sem=None if holdout is None else holdout.sem,
         size_bytes=genome_file_size(member.genome),
@@ -131,9 +133,15 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item) for item in value), key=repr)
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    # Not repr: it may show an address, which differs between two runs of one seed.
+    kind = value if callable(value) and hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def finetune_cell(finetune: FineTune) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
@@ -17,12 +19,15 @@ from engine.config_file import dump_config, load_config
 from engine.errors import ConfigError, RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, pack_path
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
+from populations.errors import JournalError
 from populations.genome import Genome
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
 from populations.storage import save_pack
 from populations.tensor_file import canonical_json, write_atomically
+
+LOCK_WAITS_S = (0.05, 0.2, 0.5, 0.0)
 
 
 class RunDirectory:
@@ -47,6 +52,7 @@ class RunDirectory:
         self._results: dict[tuple[str, int, int], Result] = {}
         self._stages: dict[str, dict[str, Any]] = {}
         self._writer: LeaderboardWriter | None = None
+        self._begun = False
 
     @classmethod
     def open(cls, path: Path, config: RunConfig) -> Self:
@@ -88,8 +94,7 @@ class RunDirectory:
             ) from error
         with _closed_on_error(lock):
             directory = cls(path, config, lock, Journal.create(path / JOURNAL))
-            about = {"type": "run", "cpu": _cpu(), "versions": _versions()}
-            directory._journal.append([{**about, "config": _fingerprint(config)}])
+            directory._begin()
         return directory
 
     @classmethod
@@ -120,8 +125,28 @@ class RunDirectory:
                 )
             with _closed_on_error(journal):
                 for event in events:
-                    directory._replay(event)
+                    try:
+                        directory._replay(event)
+                    except (KeyError, TypeError, ValueError) as error:
+                        raise JournalError(
+                            f"{path / JOURNAL} holds an event that this version of cultivar does "
+                            f"not understand: {error!r}"
+                        ) from error
+                if not directory._begun:  # stopped before its first event
+                    directory._begin()
         return directory
+
+    def _begin(self) -> None:
+        """Record what the run depends on besides this directory."""
+        event = {
+            "type": "run",
+            "cpu": _cpu(),
+            "versions": _versions(),
+            "config": _fingerprint(self.config),
+            "plugins": _plugins(self.config),
+        }
+        self._journal.append([event])
+        self._begun = True
 
     def _replay(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
@@ -130,15 +155,25 @@ class RunDirectory:
             self._results[result.key] = result
         elif kind == "stage":
             self._stages[event["stage"]] = _without_rows(event)
-        elif kind == "run" and event["config"] != _fingerprint(self.config):
-            raise RunDirectoryError(
-                f"{self.path / CONFIG} was changed after the run began; put the original back, "
-                "or start a new run with another --run-dir"
-            )
-        elif kind == "run" and event["cpu"] != _cpu():
+        elif kind == "run":
+            self._begun = True
+            self._compare(event)
+
+    def _compare(self, begun: Mapping[str, Any]) -> None:
+        """Refuse, or note, what is not as it was when the run began."""
+        mend = "put the original back, or start a new run with another --run-dir"
+        if begun["config"] != _fingerprint(self.config):
+            raise RunDirectoryError(f"{self.path / CONFIG} was changed after the run began; {mend}")
+        for plugin, digest in _plugins(self.config).items():
+            if begun["plugins"].get(plugin) != digest:
+                raise RunDirectoryError(f"{plugin} was changed after the run began; {mend}")
+        before = {"CPU": begun["cpu"], **begun["versions"]}
+        here = {"CPU": _cpu(), **_versions()}
+        changed = [f"{k} {before.get(k)} to {v}" for k, v in here.items() if before.get(k) != v]
+        if changed:
             self.notes.append(
-                f"this run began on a CPU with {event['cpu']} and goes on with {_cpu()}: "
-                "its bytes may differ from those of an uninterrupted run"
+                f"since this run began, {', '.join(changed)}: its bytes may differ from those of "
+                "an uninterrupted run"
             )
 
     def open_leaderboard(self, columns: Columns) -> None:
@@ -200,10 +235,11 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close all files and let others in."""
-        if self._writer is not None:
-            self._writer.close()
-        self._journal.close()
-        self._lock.close()
+        with contextlib.ExitStack() as files:
+            files.callback(self._lock.close)
+            files.callback(self._journal.close)
+            if self._writer is not None:
+                files.callback(self._writer.close)
 
     def __enter__(self) -> Self:
         return self
@@ -254,16 +290,23 @@ def _lock(path: Path) -> IO[str]:
     Raises:
         RunDirectoryError: Another process holds it.
     """
-    file = (path / LOCK).open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        file = (path / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot lock {path}: {error.strerror}") from error
+    for wait_s in LOCK_WAITS_S:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(wait_s)  # ``cultivar status`` tries the lock for an instant
+    else:
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
         raise RunDirectoryError(
             f"{path} is in use by process {holder}; wait for it, or stop it first"
-        ) from error
+        )
     file.truncate(0)
     file.write(f"{os.getpid()}\n")
     file.flush()
@@ -274,7 +317,8 @@ def _difference(found: RunConfig, wanted: RunConfig) -> str:
     """Name one setting that differs between two configurations."""
     before, after = _flat(found.identity()), _flat(wanted.identity())
     names = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
-    return f"{names[0]} is {before.get(names[0])!r} there and {after.get(names[0])!r} here"
+    there, here = (textwrap.shorten(repr(v.get(names[0])), 60) for v in (before, after))
+    return f"{names[0]} is {there} there and {here} here"
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -290,6 +334,13 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 def _fingerprint(config: RunConfig) -> str:
     """Return the SHA-256 of what the outcome of a run depends on."""
     return hashlib.sha256(canonical_json(config.identity()).encode()).hexdigest()
+
+
+def _plugins(config: RunConfig) -> dict[str, str]:
+    """Return the SHA-256 of each plug-in file."""
+    return {
+        plugin: hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in config.plugins
+    }
 
 
 def _cpu() -> str:

@@ -198,8 +198,8 @@ class PopulationManager:
             raise ValueError(f"{len(self._plans)} plans of the generation are still open")
         newborn = [self._newborn[index] for index in sorted(self._newborn)]
         known = {**{member.genome.id: member for member in self.population}, **self._elites}
-        # A child that is a copy of a member brings no new record: its episodes may be the same.
-        newborn = [member for member in newborn if member.genome.id not in known]
+        # A child that is a copy of an elite has played the same episodes as the elite itself.
+        newborn = [member for member in newborn if member.genome.id not in self._elites]
         survivors = Population([*self._elites.values(), *newborn], self.sizes.population)
         if len(survivors) < min(self.sizes.population, len(self.population)):
             rest = Population(m for m in known.values() if m.genome.id not in survivors)

@@ -22,6 +22,9 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 Norm = Literal["none", "layer"]
 
+LAYER_NORM_EPSILON = 1e-5
+"""What LayerNorm adds to the variance; torch's default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

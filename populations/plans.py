@@ -148,7 +148,7 @@ class Result:
         agreements: Share of the validation states where the genome takes the action of each
             teacher, in ``[0, 1]``.
         kl: Mean KL divergence from the target on the validation states, in nats, at the plan's
-            temperature; None where nothing was trained.
+            temperature; None where the trained version was not kept.
         attempts: How often the plan was dispatched. Volatile.
         node: Where it ran. Volatile.
         wall_s: Its share of the batch's elapsed seconds. Volatile.

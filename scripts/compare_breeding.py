@@ -1,9 +1,12 @@
 """Compare the bred champion with what the same CPU time gives without breeding.
 
-For every seed: one run of a preset, then, with its teachers, three runs at equal CPU time: restarts
-(students only), clone + mutate + fine-tune, and random + fine-tune. Champions are chosen alike, by
-fitness and then on held-out episodes; the returns below are over fresh episodes that no run has
-seen. All work is done in this process, on one core.
+For every seed: one run of a preset, then runs with its teachers at about equal CPU time:
+- clone + mutate + fine-tune: no crossover, but everything else;
+- random + fine-tune: children start from random weights and inherit only the mix of teachers;
+- random + fine-tune, random mix: children inherit nothing;
+- restarts: students only, each of one teacher.
+Champions are chosen alike, by fitness and then on held-out episodes; the returns below are over
+fresh episodes that no run has seen. All work is done in this process, on one core.
 
     python scripts/compare_breeding.py [--preset cartpole] [--seeds 0 1 2] [--output FOLDER]
 """
@@ -30,9 +33,12 @@ from populations.leaderboard_query import best_rows, filter_rows, sort_rows
 from populations.storage import load_genome, load_pack, load_weights
 
 TEST_EPISODES = 1024
-RECIPES = {
-    "clone + mutate + fine-tune": "evolution.recipes=[{operator: clone}]",
-    "random + fine-tune": "evolution.recipes=[{operator: fresh}]",
+CLONE = "evolution.recipes=[{operator: clone}]"
+FRESH = "evolution.recipes=[{operator: fresh}]"
+WAYS = {
+    "clone + mutate + fine-tune": [CLONE],
+    "random + fine-tune": [FRESH],
+    "random + fine-tune, random mix": [FRESH, "finetune.teacher_weights=random"],
 }
 
 
@@ -111,11 +117,11 @@ def compare(preset: str, seed: int, output: Path, overrides: list[str]) -> list[
     outcomes = [*baselines(config, folder), bred]
     files = sorted(str(path) for path in (folder / "teachers").iterdir())
     teachers = f"teachers.files={files}"
-    for way, recipe in RECIPES.items():
+    for number, (way, settings) in enumerate(WAYS.items()):
         other = load_config(
-            preset, [f"seed={seed}", "dispatch.workers=0", *overrides, teachers, recipe]
+            preset, [f"seed={seed}", "dispatch.workers=0", *overrides, teachers, *settings]
         )
-        outcomes.append(run(other, output / f"{way.split()[0]}-{seed}", way))
+        outcomes.append(run(other, output / f"control-{number}-{seed}", way))
     students = filter_rows(load_leaderboard([folder]), "kind == 'student' and generation == 0")
     n_students = round(bred.cpu_s / float(students["cpu_s"].mean()))
     restarts = load_config(

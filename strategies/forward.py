@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import NetworkSpec, Weights
-
-LAYER_NORM_EPS = 1e-5  # torch.nn.LayerNorm's default
+from populations.network import LAYER_NORM_EPSILON, NetworkSpec, Weights
 
 
 def pre_activations(
@@ -35,7 +33,7 @@ def pre_activations(
         if block.norm is not None:
             values -= values.mean(axis=1, keepdims=True)
             variance = np.square(values).mean(axis=1, keepdims=True)
-            values /= np.sqrt(variance + LAYER_NORM_EPS)
+            values /= np.sqrt(variance + LAYER_NORM_EPSILON)
             values *= weights[f"{block.norm}.weight"]
             values += weights[f"{block.norm}.bias"]
         layers.append(values)

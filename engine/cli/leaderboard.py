@@ -98,17 +98,17 @@ def leaderboard(
         _print(_default_columns(shown), len(shown), len(frame))
 
 
-def print_table(runs: Sequence[Path], top: int = TOP) -> None:
-    """Print the best rows of run directories, as the command does.
+def print_finish(run: Path, top: int = TOP) -> None:
+    """Print the best rows of a finished run by held-out return, which is what crowns a champion.
 
     Args:
-        runs: Run directories or leaderboard files.
+        run: Run directory or leaderboard file.
         top: Number of rows; 0 prints all.
 
     Raises:
         LeaderboardError: A leaderboard is missing or damaged.
     """
-    frame = sort_rows(best_rows(load_leaderboard(runs)), BEST_FIRST)
+    frame = sort_rows(best_rows(load_leaderboard([run])), ("-fitness_holdout", *BEST_FIRST))
     shown = frame.head(top) if top else frame
     _print(_default_columns(shown), len(shown), len(frame))
 

@@ -6,6 +6,7 @@ go on with ``cultivar resume``. Anything else is a defect of cultivar and comes 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -16,8 +17,19 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import click  # noqa: E402
 
+from engine.errors import RunInterruptedError  # noqa: E402
 from populations.errors import CultivarError  # noqa: E402
 
+# A full or read-only disk, a quota, a missing permission, too many open files.
+DISK_TROUBLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+)
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -64,12 +76,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(USER_ERROR)
+    except RunInterruptedError as error:
+        click.echo(error, err=True)
+        sys.exit(INTERRUPTED)
     except CultivarError as error:
-        name = type(error).__name__
-        if name == "RunInterruptedError":  # by name: its module imports torch
-            click.echo(error, err=True)
-            sys.exit(INTERRUPTED)
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(f"{type(error).__name__}: {error}", err=True)
         sys.exit(USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped at once; what was finished is recorded", err=True)
@@ -78,6 +89,12 @@ def main() -> None:
         # The reader of a pipe is gone, as in `cultivar leaderboard ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"{error.strerror}{where}; what was finished before is recorded", err=True)
+        sys.exit(USER_ERROR)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from engine.champion import Champion
 from engine.config import RunConfig
 from engine.config_file import load_config
-from engine.errors import RunDirectoryError
-from engine.evolution import RunInterruptedError
-from engine.launch import launch
+from engine.errors import RunDirectoryError, RunInterruptedError
 from engine.layout import CHAMPION, CONFIG, JOURNAL, SUMMARY
 from engine.progress import make_progress
 
@@ -64,10 +62,9 @@ def evolve(
     # A run can be resumed from another folder, and its plug-ins are needed then.
     found = tuple(str(Path(plugin).resolve()) for plugin in config.plugins)
     config = config.model_copy(update={"plugins": found})
-    stem = Path(preset_or_file).stem
+    directory = run_dir or Path("runs") / f"{Path(preset_or_file).stem}-{config.seed}"
     if config.name == RunConfig.model_fields["name"].default:
-        config = config.model_copy(update={"name": f"{stem}-{config.seed}"})
-    directory = run_dir or Path("runs") / f"{stem}-{config.seed}"
+        config = config.model_copy(update={"name": directory.resolve().name})
     _launch(config, directory, quiet)
 
 
@@ -92,6 +89,8 @@ def _dispatch(workers: int | None, address: str | None) -> list[str]:
 def _launch(config: RunConfig, run_dir: Path, quiet: bool) -> None:
     progress = make_progress(sys.stderr, quiet)
     try:
+        from engine.launch import launch  # imports torch, which ``--help`` does not need
+
         champion = launch(config, run_dir, progress)
     except KeyboardInterrupt:
         if not (run_dir / CONFIG).is_file():
@@ -103,25 +102,25 @@ def _launch(config: RunConfig, run_dir: Path, quiet: bool) -> None:
         progress.close()
     if not quiet:
         _print_leaderboard(run_dir)
-    _print_champion(champion, run_dir)
+    _print_champion(champion.summary, run_dir)
 
 
 def _print_leaderboard(run_dir: Path) -> None:
     """Print the ten best rows."""
-    from engine.cli.leaderboard import print_table
+    from engine.cli.leaderboard import print_finish
 
-    print_table([run_dir], top=TOP)
+    print_finish(run_dir, TOP)
 
 
-def _print_champion(champion: Champion, run_dir: Path) -> None:
-    summary = champion.summary
+def _print_champion(summary: dict[str, Any], run_dir: Path) -> None:
     best = max(summary["teachers"], key=lambda teacher: teacher["fitness_holdout"])
     click.echo(
-        f"champion {summary['genome']}: returns {summary['fitness_holdout']:.1f} "
-        f"± {summary['fitness_holdout_sem']:.1f} over {summary['episodes_holdout']} held-out "
-        f"episodes (best teacher {best['fitness_holdout']:.1f}), {summary['size_bytes']:,} bytes "
-        f"(a teacher {best['size_bytes']:,}), {summary['parameters']:,} parameters, "
-        f"{summary['kind']} of generation {summary['generation']}"
+        f"champion {summary['genome']}, {summary['kind']} of generation {summary['generation']}\n"
+        f"  return       {summary['fitness_holdout']:.1f} ± {summary['fitness_holdout_sem']:.1f} "
+        f"over {summary['episodes_holdout']} held-out episodes; "
+        f"best teacher {best['fitness_holdout']:.1f}\n"
+        f"  size         {summary['size_bytes']:,} bytes, {summary['parameters']:,} parameters; "
+        f"that teacher {best['size_bytes']:,} bytes"
     )
     for label, name in (
         ("genome", CHAMPION),

@@ -7,14 +7,13 @@ out-of-memory kill never end.
 from __future__ import annotations
 
 import faulthandler
-import signal
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import ray
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from engine.breeding import Context, work
 from engine.config import DispatchConfig
+from engine.dispatch.deadline import deadline
 from engine.dispatch.executor import Batch, after_failure
 from populations.plans import Plan, Result
 
@@ -41,17 +41,6 @@ CRASHED = (
     exceptions.RaySystemError,
     exceptions.RuntimeEnvSetupError,
 )
-
-
-class BatchTimeoutError(Exception):
-    """A batch took longer than ``dispatch.task_timeout_s``."""
-
-
-class _TimeUp(BaseException):
-    """Raised wherever the time limit strikes; no ``except Exception`` on its way takes it.
-
-    Otherwise the operator that happens to run would be blamed for what its neighbors used up.
-    """
 
 
 class RayExecutor:
@@ -174,19 +163,9 @@ def run_batch(
     Raises:
         BatchTimeoutError: The batch took longer than ``timeout_s``.
     """
-
-    def give_up(signum: int, frame: FrameType | None) -> None:
-        raise _TimeUp
-
-    before = signal.signal(signal.SIGALRM, give_up)
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
     try:
-        with threadpool_limits(1):
+        with deadline(timeout_s), threadpool_limits(1):
             return work(context, plans, genomes), socket.gethostname()
-    except _TimeUp:
-        raise BatchTimeoutError(f"no result within {timeout_s:g} s") from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
-        signal.signal(signal.SIGALRM, before)

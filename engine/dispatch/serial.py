@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from engine.breeding import Context, work
+from engine.config import DispatchConfig
+from engine.dispatch.deadline import deadline
 from engine.dispatch.executor import Batch, after_failure
 from populations.plans import Result
 
@@ -17,13 +19,13 @@ class SerialExecutor:
     """Carries out one batch after the other.
 
     Args:
-        attempts: Tries of a child that raises on its own.
+        settings: Attempts and time limits.
     """
 
     n_workers = 1
 
-    def __init__(self, attempts: int) -> None:
-        self._attempts = attempts
+    def __init__(self, settings: DispatchConfig) -> None:
+        self._settings = settings
 
     def run(
         self, context: Context, batches: Sequence[Batch], stop: threading.Event
@@ -33,12 +35,13 @@ class SerialExecutor:
         while queue and not stop.is_set():
             batch = queue.popleft()
             try:
-                results = work(context, batch.plans, batch.genomes)
+                with deadline(self._settings.task_timeout_s):
+                    results = work(context, batch.plans, batch.genomes)
             # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal, and
             # an operator that calls sys.exit ends its child and not the run.
             except (Exception, SystemExit) as error:  # noqa: BLE001
                 again, given_up = after_failure(
-                    batch, f"{type(error).__name__}: {error}", self._attempts
+                    batch, f"{type(error).__name__}: {error}", self._settings.attempts
                 )
                 queue.extendleft(reversed(again))
                 if given_up:

@@ -40,7 +40,7 @@ STATE_DICT_KEYS = (
 )
 """Where a checkpoint keeps its state dict; the first of these that it has is read."""
 
-NAME = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<index>\d+)\.(?P<kind>weight|bias)")
+NAME = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<index>[0-9]{1,4})\.(?P<kind>weight|bias)")
 ADVICE = (
     "Expected a state dict saved with torch.save(model.state_dict(), path), or a .safetensors file"
 )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.learning.flat import FlatStack
-from engine.learning.qnetwork import NORM_EPSILON
+from populations.network import LAYER_NORM_EPSILON
 
 STATES_MULTIPLE = 32
 """What the number of states of a pass must be a multiple of for that independence."""
@@ -138,7 +138,7 @@ class _LayerNorm:
     def forward(self, signal: Tensor) -> Tensor:
         centered = signal - signal.mean(dim=1, keepdim=True)
         variance = centered.square().mean(dim=1, keepdim=True)
-        self._inverse_deviation = variance.add_(NORM_EPSILON).rsqrt_()
+        self._inverse_deviation = variance.add_(LAYER_NORM_EPSILON).rsqrt_()
         self._normal = centered.mul_(self._inverse_deviation)
         return torch.addcmul(self._shift, self._normal, self._gain)
 

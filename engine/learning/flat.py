@@ -89,7 +89,8 @@ class FakeQuantizer:
 
     Training through it with straight-through gradients (Bengio et al. 2013, arXiv:1308.3432)
     makes the float network agree with its genome. The scales are measured by :meth:`rescale`
-    rather than at each step: they move slowly, and rounding alone is three fused calls.
+    rather than at each step: they move slowly, and rounding alone is three fused calls. Until the
+    next measurement, a weight that has outgrown its row may take a code beyond +-127.
     """
 
     def __init__(self, stack: FlatStack) -> None:

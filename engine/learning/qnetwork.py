@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from populations.network import NetworkSpec, Weights
-
-NORM_EPSILON = 1e-5
-"""What LayerNorm adds to the variance; torch's default."""
+from populations.network import LAYER_NORM_EPSILON, NetworkSpec, Weights
 
 
 class StackedQNetwork:
@@ -89,7 +86,7 @@ class StackedQNetwork:
         for block in self.spec.blocks[:-1]:
             x = self._linear(x, block.weight, block.bias)
             if block.norm is not None:
-                x = functional.layer_norm(x, (block.n_out,), eps=NORM_EPSILON)
+                x = functional.layer_norm(x, (block.n_out,), eps=LAYER_NORM_EPSILON)
                 gain = self.parameters[f"{block.norm}.weight"].unsqueeze(1)
                 x = torch.addcmul(self.parameters[f"{block.norm}.bias"].unsqueeze(1), x, gain)
             x = functional.relu(x)
@@ -122,7 +119,7 @@ def sequential(spec: NetworkSpec, weights: Weights | None = None) -> nn.Sequenti
     for block in hidden:
         modules.append(nn.Linear(block.n_in, block.n_out))
         if block.norm is not None:
-            modules.append(nn.LayerNorm(block.n_out, eps=NORM_EPSILON))
+            modules.append(nn.LayerNorm(block.n_out, eps=LAYER_NORM_EPSILON))
         modules.append(nn.ReLU())
         if spec.dropout_slots:
             modules.append(nn.Dropout(p=0.0))

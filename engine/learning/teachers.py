@@ -51,7 +51,10 @@ class Teacher:
 
 
 def train_teachers(
-    config: RunConfig, task: TaskSpec, on_progress: OnProgress | None = None
+    config: RunConfig,
+    task: TaskSpec,
+    on_progress: OnProgress | None = None,
+    on_update: Callable[[], None] | None = None,
 ) -> list[Teacher]:
     """Train all teachers of a run in one stack and keep the best checkpoint of each.
 
@@ -64,6 +67,7 @@ def train_teachers(
         config: The run.
         task: The task of ``config.environment``.
         on_progress: Called after each checkpoint.
+        on_update: Called after each update; may raise to stop.
 
     Returns:
         One teacher per budget of ``config.teachers.training.steps``, in that order.
@@ -106,6 +110,8 @@ def train_teachers(
                     on_progress(
                         candidate.name, candidate.checkpoint_step, candidate.checkpoint_return
                     )
+            if on_update is not None:
+                on_update()
             going_on = [position for position, i in enumerate(active) if n_updates[i] > update]
             if going_on and len(going_on) < len(active):
                 learner.keep(going_on)

@@ -117,7 +117,8 @@ def _train_tile(spec: NetworkSpec, weights: Sequence[Weights], course: Course) -
     steps_per_epoch = max(1, len(course.train_states) // course.batch_size)
     for step in range(course.steps + 1):
         if course.int8_in_loop:
-            if step % RESCALE_EVERY == 0 or step % course.validation_every == 0:
+            looks = step % course.validation_every == 0 or step == course.steps
+            if step % RESCALE_EVERY == 0 or looks:
                 quantizer.rescale(parameters)
             quantizer.apply(parameters, rounded)
         if step % course.validation_every == 0 or step == course.steps:

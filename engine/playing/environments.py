@@ -226,5 +226,5 @@ def _hint(name: str, error: Exception) -> str:
 def _install(error: Exception) -> str:
     """Return the command that installs what is missing."""
     if "box2d" in str(error).lower():
-        return 'run pip install "cultivar[box2d]"'
+        return 'run pip install "gymnasium[box2d]"'
     return str(error)

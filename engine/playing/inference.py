@@ -14,9 +14,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import Block, NetworkSpec, Weights
+from populations.network import LAYER_NORM_EPSILON, Block, NetworkSpec, Weights
 
-LAYER_NORM_EPS = 1e-5
 """What torch's LayerNorm adds to the variance by default."""
 
 
@@ -62,7 +61,7 @@ class StackedLayer:
             n_units = outputs.shape[1]
             average = np.full((1, n_units), 1 / n_units, np.float32)
             variance = np.matmul(average, np.square(outputs))  # (K, 1, L), 8 times faster than mean
-            outputs /= np.sqrt(variance + np.float32(LAYER_NORM_EPS))
+            outputs /= np.sqrt(variance + np.float32(LAYER_NORM_EPSILON))
             outputs *= self.gain
             outputs += self.shift
 

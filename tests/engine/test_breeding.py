@@ -286,7 +286,7 @@ def test_training_that_makes_a_child_worse_is_undone(world: World) -> None:
     assert result.genome is not None
     assert result.genome.id == best.id
     assert result.mean_before == np.mean(result.returns)
-    assert result.kl is not None  # it was trained all the same
+    assert result.kl is None  # it would be that of the version that was dropped
 
 
 class BiasedClone(CrossoverOperator):
@@ -329,21 +329,6 @@ def test_a_student_is_only_played_after_distillation(world: World) -> None:
         assert result.tuned
         assert result.mean_before is None
         assert result.kl is not None
-
-
-def test_a_control_is_scored_after_its_training_even_where_that_hurt(world: World) -> None:
-    births = [
-        plan(2 * i + teacher, [student], teacher_weights=(1.0 - teacher, float(teacher)))
-        for i, student in enumerate(world.students)
-        for teacher in range(2)
-    ]
-    plans = [replace(birth, kind="control") for birth in births]
-    results = [result for result in breed(world, *plans) if result.status == "ok"]
-    assert any(
-        result.mean_before is not None and np.mean(result.returns) < result.mean_before
-        for result in results
-    )
-    assert all(result.tuned for result in results)
 
 
 # --- lineage -----------------------------------------------------------------------------------

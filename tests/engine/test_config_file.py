@@ -48,7 +48,7 @@ def test_there_are_presets() -> None:
 def test_a_preset_is_valid_and_says_how_it_is_run(path) -> None:
     config = load_config(path.stem)
     assert config == load_config(path)
-    assert config.name == path.stem
+    assert config.name == "run"  # which the command replaces by that of the run directory
     assert path.read_text(encoding="utf-8").splitlines()[0] == f"# cultivar evolve {path.stem}"
 
 

@@ -148,7 +148,7 @@ def test_going_on_with_another_kind_of_cpu_is_noted(tmp_path, config) -> None:
     written.close()
     with RunDirectory.resume(tmp_path / "run") as directory:
         (note,) = directory.notes
-    assert "began on a CPU with ABACUS" in note
+    assert "since this run began, CPU ABACUS to " in note
 
 
 def test_equal_genomes_are_stored_once(tmp_path, config, genome) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.config import DispatchConfig
 from engine.config_file import load_config
 from engine.evolution import evolve
 from engine.progress import SilentProgress
@@ -196,7 +197,7 @@ def test_a_run_that_was_stopped_by_an_event_resumes_to_the_same_bytes(
     small, assert_same_outcome, tmp_path
 ) -> None:
     from engine.dispatch.serial import SerialExecutor
-    from engine.evolution import RunInterruptedError
+    from engine.errors import RunInterruptedError
 
     config = load_config(small)
     stop = threading.Event()
@@ -211,10 +212,10 @@ def test_a_run_that_was_stopped_by_an_event_resumes_to_the_same_bytes(
         RunDirectory.open(run, config) as directory,
         pytest.raises(RunInterruptedError, match=f"cultivar resume {run}"),
     ):
-        evolve(directory, SerialExecutor(2), StopsInGeneration2(), stop)
+        evolve(directory, SerialExecutor(DispatchConfig()), StopsInGeneration2(), stop)
     assert stages(run)[-1] == "generation-2"
     with RunDirectory.resume(run) as directory:
-        evolve(directory, SerialExecutor(2), SilentProgress())
+        evolve(directory, SerialExecutor(DispatchConfig()), SilentProgress())
     assert_same_outcome(run)
 
 

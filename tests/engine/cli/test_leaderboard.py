@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from engine.cli.format import TextColumn, print_columns
-from engine.cli.leaderboard import leaderboard, print_table
+from engine.cli.leaderboard import leaderboard, print_finish
 from populations.errors import LeaderboardError
 from populations.leaderboard import Columns, LeaderboardWriter, Row, load_leaderboard
 
@@ -211,10 +211,10 @@ def test_the_command_is_part_of_the_command_line(run_dir: Path) -> None:
     assert isinstance(leaderboard, click.Command)
 
 
-def test_print_table_prints_the_best_rows(
+def test_the_finish_is_ranked_by_held_out_return(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_table([run_dir], top=1)
+    print_finish(run_dir, top=1)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["#", "1"]
 
 

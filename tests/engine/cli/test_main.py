@@ -7,7 +7,7 @@ import click
 import pytest
 
 from engine.cli import main
-from engine.evolution import RunInterruptedError
+from engine.errors import RunInterruptedError
 from populations.errors import CultivarError, JournalError
 
 

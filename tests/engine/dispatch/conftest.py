@@ -92,7 +92,7 @@ def make_executor(request: pytest.FixtureRequest) -> Iterator[MakeExecutor]:
 
     def make(settings: DispatchConfig) -> Executor:
         executors.append(
-            SerialExecutor(settings.attempts)
+            SerialExecutor(settings)
             if request.param == "serial"
             else ray_executor(settings, request)
         )

@@ -84,7 +84,7 @@ def test_missing_package_comes_with_its_command(register: Any) -> None:
     def without_other() -> gymnasium.Env:
         raise gymnasium.error.DependencyNotInstalled('run `pip install "other"`')
 
-    with pytest.raises(TaskError, match=r'missing: run pip install "cultivar\[box2d\]"'):
+    with pytest.raises(TaskError, match=r'missing: run pip install "gymnasium\[box2d\]"'):
         describe(EnvironmentConfig(id=register(without_box2d)))
     with pytest.raises(TaskError, match=r'missing: run `pip install "other"`'):
         describe(EnvironmentConfig(id=register(without_other)))
