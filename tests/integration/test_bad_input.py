@@ -339,6 +339,8 @@ def test_only_a_run_can_be_resumed(refused, reference, tmp_path) -> None:
 def test_a_damaged_run_is_not_resumed(refused, reference, tmp_path, file, change, message) -> None:
     run = tmp_path / "run"
     shutil.copytree(reference, run)
+    journal = run / "journal.jsonl"  # without its last event, the run is not finished
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
     change(run / file)
     assert message in refused(run, command="resume", leaves=True)
     for name in ("champion.safetensors", "champion.json", "leaderboard.csv"):

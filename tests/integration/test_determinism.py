@@ -189,7 +189,7 @@ def test_a_finished_run_is_not_touched_and_shows_its_champion_again(
     for arguments in (("evolve", small, "--run-dir", run), ("resume", run)):
         code, out, errors = cultivar(*arguments)
         assert code == 0, errors
-        assert f"champion {champion}: returns " in out
+        assert f"champion {champion}, " in out
         assert contents(run) == before
 
 
