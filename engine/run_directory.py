@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import os
-import textwrap
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
-
-import torch
 
 from engine.config import RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import ConfigError, RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, pack_path
+from engine.provenance import compare, difference, provenance
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
+from engine.run_lock import take_lock
 from populations.errors import JournalError
 from populations.genome import Genome
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
 from populations.storage import save_pack
-from populations.tensor_file import canonical_json, write_atomically
-
-LOCK_WAITS_S = (0.05, 0.2, 0.5, 0.0)
+from populations.tensor_file import write_atomically
 
 
 class RunDirectory:
@@ -67,7 +60,7 @@ class RunDirectory:
         recorded = _recorded_config(path)
         if recorded is not None and recorded.identity() != config.identity():
             raise RunDirectoryError(
-                f"{path} holds another run: {_difference(recorded, config)}; "
+                f"{path} holds another run: {difference(recorded, config)}; "
                 "choose another --run-dir, or resume that one with "
                 f"'cultivar resume {path}'"
             )
@@ -84,7 +77,7 @@ class RunDirectory:
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = take_lock(path)
             with _closed_on_error(lock):
                 # Before anything runs, so that a run that dies at once can be resumed.
                 write_atomically(path / CONFIG, dump_config(config).encode())
@@ -114,7 +107,7 @@ class RunDirectory:
         recorded = load_config(str(path / CONFIG))
         if not (path / JOURNAL).exists():  # stopped between its first two files
             return cls.open(path, config or recorded)
-        lock = _lock(path)
+        lock = take_lock(path)
         with _closed_on_error(lock):
             journal, events = Journal.open(path / JOURNAL)
             directory = cls(path, config or recorded, lock, journal)
@@ -138,14 +131,7 @@ class RunDirectory:
 
     def _begin(self) -> None:
         """Record what the run depends on besides this directory."""
-        event = {
-            "type": "run",
-            "cpu": _cpu(),
-            "versions": _versions(),
-            "config": _fingerprint(self.config),
-            "plugins": _plugins(self.config),
-        }
-        self._journal.append([event])
+        self._journal.append([{"type": "run", **provenance(self.config)}])
         self._begun = True
 
     def _replay(self, event: dict[str, Any]) -> None:
@@ -157,24 +143,7 @@ class RunDirectory:
             self._stages[event["stage"]] = _without_rows(event)
         elif kind == "run":
             self._begun = True
-            self._compare(event)
-
-    def _compare(self, begun: Mapping[str, Any]) -> None:
-        """Refuse, or note, what is not as it was when the run began."""
-        mend = "put the original back, or start a new run with another --run-dir"
-        if begun["config"] != _fingerprint(self.config):
-            raise RunDirectoryError(f"{self.path / CONFIG} was changed after the run began; {mend}")
-        for plugin, digest in _plugins(self.config).items():
-            if begun["plugins"].get(plugin) != digest:
-                raise RunDirectoryError(f"{plugin} was changed after the run began; {mend}")
-        before = {"CPU": begun["cpu"], **begun["versions"]}
-        here = {"CPU": _cpu(), **_versions()}
-        changed = [f"{k} {before.get(k)} to {v}" for k, v in here.items() if before.get(k) != v]
-        if changed:
-            self.notes.append(
-                f"since this run began, {', '.join(changed)}: its bytes may differ from those of "
-                "an uninterrupted run"
-            )
+            self.notes += compare(self.path / CONFIG, event, self.config)
 
     def open_leaderboard(self, columns: Columns) -> None:
         """Write the leaderboard of all finished stages, and keep it open for more."""
@@ -282,75 +251,3 @@ def _closed_on_error(file: IO[str] | Journal) -> Iterator[None]:
     except BaseException:
         file.close()
         raise
-
-
-def _lock(path: Path) -> IO[str]:
-    """Take the lock of a run directory; the kernel gives it back when this process ends.
-
-    Raises:
-        RunDirectoryError: Another process holds it.
-    """
-    try:
-        file = (path / LOCK).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise RunDirectoryError(f"cannot lock {path}: {error.strerror}") from error
-    for wait_s in LOCK_WAITS_S:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            time.sleep(wait_s)  # ``cultivar status`` tries the lock for an instant
-    else:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise RunDirectoryError(
-            f"{path} is in use by process {holder}; wait for it, or stop it first"
-        )
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file
-
-
-def _difference(found: RunConfig, wanted: RunConfig) -> str:
-    """Name one setting that differs between two configurations."""
-    before, after = _flat(found.identity()), _flat(wanted.identity())
-    names = sorted(n for n in {*before, *after} if before.get(n) != after.get(n))
-    there, here = (textwrap.shorten(repr(v.get(names[0])), 60) for v in (before, after))
-    return f"{names[0]} is {there} there and {here} here"
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        name: leaf
-        for key, value in values.items()
-        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else key).items()
-    }
-
-
-def _fingerprint(config: RunConfig) -> str:
-    """Return the SHA-256 of what the outcome of a run depends on."""
-    return hashlib.sha256(canonical_json(config.identity()).encode()).hexdigest()
-
-
-def _plugins(config: RunConfig) -> dict[str, str]:
-    """Return the SHA-256 of each plug-in file."""
-    return {
-        plugin: hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in config.plugins
-    }
-
-
-def _cpu() -> str:
-    """Return the vector instructions that torch uses; equal bytes are promised per kind."""
-    return torch.backends.cpu.get_cpu_capability()
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    names = ("cultivar", "torch", "numpy", "gymnasium", "ray")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

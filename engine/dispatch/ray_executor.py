@@ -61,14 +61,14 @@ class RayExecutor:
             ray.remote(num_cpus=1, max_retries=0)(warm_up).remote() for _ in range(self.n_workers)
         ]
         for module in plugins:
-            register_pickle_by_value(module)  # type: ignore[no-untyped-call]
+            register_pickle_by_value(module)  # type: ignore[no-untyped-call]  # Ray has no types here
 
     @property
     def n_workers(self) -> int:
         """CPU slots of the cluster, read again every few seconds: nodes may come and go."""
         now = time.monotonic()
         if now - self._slots_at >= SLOTS_EVERY_S:
-            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # nor here
             self._slots = max(1, int(resources.get("CPU", 0)))
             self._slots_at = now
         return self._slots
