@@ -95,7 +95,7 @@ def leaderboard(
     elif by is not None or names is not None:
         _print([text_column(shown, n) for n in names or shown.columns], len(shown), len(frame))
     else:
-        _print(_default_columns(shown), len(shown), len(frame))
+        _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
 
 
 def print_finish(run: Path, top: int = TOP) -> None:
@@ -110,7 +110,7 @@ def print_finish(run: Path, top: int = TOP) -> None:
     """
     frame = sort_rows(best_rows(load_leaderboard([run])), ("-fitness_holdout", *BEST_FIRST))
     shown = frame.head(top) if top else frame
-    _print(_default_columns(shown), len(shown), len(frame))
+    _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
 
 
 def _names(text: str) -> list[str]:
@@ -126,7 +126,7 @@ def _print(columns: Sequence[TextColumn], n_shown: int, n_rows: int) -> None:
         click.echo(f"{n_shown} of {n_rows} rows; --top {n_rows} shows all", err=True)
 
 
-def _default_columns(frame: pd.DataFrame) -> list[TextColumn]:
+def _default_columns(frame: pd.DataFrame, several_runs: bool) -> list[TextColumn]:
     """Choose what a person wants to see first; the numbers say what to keep on a narrow screen."""
     ranks = [str(rank) for rank in range(1, len(frame) + 1)]
     columns = [
@@ -142,7 +142,7 @@ def _default_columns(frame: pd.DataFrame) -> list[TextColumn]:
         text_column(frame, "parameters", keep=30),
         text_column(frame, "parents", keep=10),
     ]
-    if frame["run"].nunique() > 1:
+    if several_runs:
         columns.insert(1, text_column(frame, "run", keep=95))
     if (frame["status"] != "ok").any():
         columns += [text_column(frame, "status", keep=94), text_column(frame, "reason", keep=93)]

@@ -162,7 +162,7 @@ def rows_of_several_runs_are_filtered_and_sorted(folder: Path, out: str) -> None
     header, *rows = out.splitlines()
     frame = load_leaderboard([folder / "runs/cartpole-0", folder / "runs/blend"])
     assert set(frame["run"]) == {"cartpole-0", "blend"}  # so that they can be told apart
-    assert {"genome", "fitness"} <= set(header.split())
+    assert {"run", "genome", "fitness"} <= set(header.split())
     # A fitness is the first number with an error; a held-out return may follow it.
     found = [re.search(r" (\d+\.\d) ± ", row) for row in rows]
     fitness = [float(match[1]) for match in found if match]
