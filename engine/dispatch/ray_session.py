@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -19,6 +20,8 @@ OBJECT_STORE_BYTES = 200 * 2**20
 CONNECT_TIMEOUT_S = 3.0
 # Ray keeps sockets below its folder, and an AF_UNIX path holds 107 bytes.
 LONGEST_FOLDER = 43
+PREFIX = "cv-"
+LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -32,6 +35,7 @@ def local_session(n_workers: int | None) -> Iterator[None]:
         DispatchError: Ray cannot start.
     """
     home = _private_folder()
+    _sweep(home.parent)
     token = home / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -45,7 +49,7 @@ def local_session(n_workers: int | None) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "OMP_NUM_THREADS": "1",
     }
-    with _environment(settings):
+    with _held(home), _environment(settings):
         import ray
 
         try:
@@ -137,12 +141,39 @@ def _has_token() -> bool:
     )
 
 
+@contextlib.contextmanager
+def _held(home: Path) -> Iterator[None]:
+    """Hold the lock of a session's folder while the block runs.
+
+    The file gets its name once it is locked, so that nobody ever sees it unlocked.
+    """
+    with (home / f"{LOCK}.new").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Path(file.name).rename(home / LOCK)
+        yield
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of sessions whose process was killed: nobody holds their lock.
+
+    Args:
+        parent: Where the folders lie; those of other users are left alone.
+    """
+    for lock in parent.glob(f"{PREFIX}*/{LOCK}"):
+        try:
+            with lock.open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            continue  # it is in use, not ours, or gone already
+
+
 def _private_folder() -> Path:
     """Return a new folder that nobody else can enter, with a path short enough for Ray."""
-    home = Path(tempfile.mkdtemp(prefix="cv-"))
+    home = Path(tempfile.mkdtemp(prefix=PREFIX))
     if len(str(home)) > LONGEST_FOLDER - len("/r"):
         home.rmdir()
-        home = Path(tempfile.mkdtemp(prefix="cv-", dir="/tmp"))
+        home = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     return home
 
 

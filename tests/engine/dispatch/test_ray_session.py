@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from engine.dispatch import ray_session
 from engine.dispatch.ray_session import joined_session
 from engine.errors import DispatchError
 
@@ -210,3 +212,14 @@ def test_a_process_with_the_token_joins_a_running_cluster(ray_cluster, tmp_path)
         timeout=60,
     )
     assert done.stdout.split() == ["1024"], done.stderr
+
+
+def test_folders_of_killed_sessions_are_removed_and_others_kept(tmp_path) -> None:
+    for name in ("cv-dead", "cv-alive", "cv-young", "other"):
+        (tmp_path / name / "r").mkdir(parents=True)
+    for name in ("cv-dead", "cv-alive", "other"):
+        (tmp_path / name / "lock").touch()
+    with (tmp_path / "cv-alive/lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        ray_session._sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cv-alive", "cv-young", "other"]
