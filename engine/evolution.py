@@ -87,8 +87,6 @@ class _Run:
             self._progress.note(text)
         selection = make_selection(config)
         self._progress.phase("teachers", None)
-        # Recipes are built before hours of training, so that a mistyped operator fails at once.
-        ConfiguredRecipes(config, 1)
         prepared = prepare(config, directory, self._tell)
         self._progress.phase("baselines", None)
         names = [teacher.name for teacher in prepared.teachers]
@@ -153,7 +151,7 @@ class _Run:
         manager.tell(results)
         manager.finish_generation()
         founders += zip(plans, results, strict=True)
-        self._finish(0, founders, [], [])
+        self._finish(0, founders, [])
         self._summarize(manager, founders, 0.0)
 
     def _generation(self, context: Context, manager: PopulationManager) -> None:
@@ -167,19 +165,13 @@ class _Run:
         elite_results, birth_results = results[: len(elites)], results[len(elites) :]
         self._report_failures(births, birth_results)
         manager.tell(results)
-        former = {member.genome.id: member for member in manager.population}
-        manager.finish_generation()
-        born = list(zip(births, birth_results, strict=True))
         rows = [
-            member_row(
-                self._config.name,
-                former[plan.genome].pooled_with(result.returns),
-                plan.generation,
-                result,
-            )
+            member_row(self._config.name, manager.elites[plan.genome], plan.generation, result)
             for plan, result in zip(elites, elite_results, strict=True)
         ]
-        self._finish(manager.generation, born, rows, elites)
+        manager.finish_generation()
+        born = list(zip(births, birth_results, strict=True))
+        self._finish(manager.generation, born, rows)
         self._summarize(manager, born, time.monotonic() - started)
 
     def _champion(self, prepared: Prepared, manager: PopulationManager) -> Champion:
@@ -213,7 +205,6 @@ class _Run:
         generation: int,
         born: Sequence[tuple[ChildPlan, Result]],
         elite_rows: Sequence[Row],
-        elites: Sequence[EvaluationPlan],
     ) -> None:
         """Write the genomes and the rows of a generation, unless that was done before."""
         name = f"generation-{generation}"
@@ -245,14 +236,13 @@ class _Run:
             missing = [plan for plan in chunk if plan_key(plan) not in results]
             if missing:
                 batches.append(Batch.of(missing, genomes))
-        for arrived in self._executor.run(context, batches, self._stop):
+        for n_done, arrived in enumerate(self._executor.run(context, batches, self._stop), 1):
             finished = [replace(result, created_at=now()) for result in arrived]
             self._directory.record(finished)
             results.update({result.key: result for result in finished})
             self._progress.advance(len(finished))
-            self._progress.workers(
-                min(self._executor.n_workers, len(batches)), self._executor.n_workers
-            )
+            n_workers = self._executor.n_workers
+            self._progress.workers(min(n_workers, max(len(batches) - n_done, 0)), n_workers)
         if len(results) < len(plans):
             raise self._interruption()
         return [results[plan_key(plan)] for plan in plans]
@@ -275,13 +265,11 @@ class _Run:
                 f"{len(failures)} of {len(births)} births of generation {births[0].generation} "
                 f"{failures[0].status}, the first one because: {failures[0].reason}"
             )
-        children = [
-            (plan, result)
-            for plan, result in zip(births, results, strict=True)
-            if plan.kind == "child"
+        of_children = [
+            result for plan, result in zip(births, results, strict=True) if plan.kind == "child"
         ]
-        if all(result in failures for _, result in children):
-            self._refuse_extinction(*zip(*children, strict=True))
+        if all(result.status in ("failed", "lost") for result in of_children):
+            self._refuse_extinction(births[: len(of_children)], of_children)
 
     def _summarize(
         self,

@@ -91,6 +91,13 @@ class PopulationManager:
     ``finish_generation``. The parents of a generation are fixed at its start, so its outcome does
     not depend on the order of arrival.
 
+    Attributes:
+        generation: Number of the generation that the population came out of; -1 before students.
+        population: Parents of the next generation.
+        archive: Best genomes over all generations.
+        elites: Elites of the generation that is under way, by genome id, with what they have
+            played of it so far.
+
     Args:
         sizes: How many of everything.
         selection: Chooses parents.
@@ -109,7 +116,7 @@ class PopulationManager:
         self._recipes = recipes
         self._seeds = seeds
         self._plans: dict[tuple[str, int, int], ChildPlan | EvaluationPlan] = {}
-        self._elites: dict[str, Member] = {}
+        self.elites: dict[str, Member] = {}
         self._newborn: dict[int, Member] = {}
 
     def expect(self, plans: Sequence[ChildPlan]) -> None:
@@ -162,7 +169,7 @@ class PopulationManager:
     def ask_elites(self) -> list[EvaluationPlan]:
         """Plan the elites' episodes of the next generation."""
         elites = self.population.top(self.sizes.elites)
-        self._elites = {member.genome.id: member for member in elites}
+        self.elites = {member.genome.id: member for member in elites}
         plans = [
             EvaluationPlan(self.generation + 1, index, member.genome.id, "elites")
             for index, member in enumerate(elites)
@@ -181,7 +188,7 @@ class PopulationManager:
             if plan is None:
                 raise ValueError(f"nobody waits for a result of {result.key}")
             if isinstance(plan, EvaluationPlan):
-                self._elites[plan.genome] = self._elites[plan.genome].pooled_with(result.returns)
+                self.elites[plan.genome] = self.elites[plan.genome].pooled_with(result.returns)
             elif result.genome is not None and plan.kind in ("student", "child"):
                 member = Member(result.genome, plan.finetune, Record.of(result.returns))
                 self._newborn[plan.index] = member
@@ -197,19 +204,19 @@ class PopulationManager:
         if self._plans:
             raise ValueError(f"{len(self._plans)} plans of the generation are still open")
         newborn = [self._newborn[index] for index in sorted(self._newborn)]
-        known = {**{member.genome.id: member for member in self.population}, **self._elites}
+        known = {**{member.genome.id: member for member in self.population}, **self.elites}
         # A child that is a copy of an elite has played the same episodes as the elite itself.
-        newborn = [member for member in newborn if member.genome.id not in self._elites]
-        survivors = Population([*self._elites.values(), *newborn], self.sizes.population)
+        newborn = [member for member in newborn if member.genome.id not in self.elites]
+        survivors = Population([*self.elites.values(), *newborn], self.sizes.population)
         if len(survivors) < min(self.sizes.population, len(self.population)):
             rest = Population(m for m in known.values() if m.genome.id not in survivors)
             missing = self.sizes.population - len(survivors)
             survivors = Population([*survivors, *rest.top(missing)])
         self.population = survivors
-        remembered = [self._elites.get(m.genome.id, m) for m in self.archive]
+        remembered = [self.elites.get(m.genome.id, m) for m in self.archive]
         self.archive = Population([*remembered, *survivors], self.sizes.archive)
         self.generation += 1
-        self._elites, self._newborn = {}, {}
+        self.elites, self._newborn = {}, {}
 
     def genomes(self) -> dict[str, Genome]:
         """Return every genome that may be asked for as a parent or a candidate, by id."""
