@@ -160,7 +160,7 @@ class _Birth:
             self.failure = ("failed", str(error))
         # Operators are code of the user's own, which may raise anything; a child that fails must
         # never end a run. This is the one place where that boundary is crossed.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # the plug-in boundary
             self.failure = ("failed", f"{at_work}: {type(error).__name__}: {error}")
         else:
             self.raw = child

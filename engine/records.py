@@ -42,7 +42,6 @@ def result_from_event(event: Mapping[str, Any]) -> Result:
 
 def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
     """Return the row of a birth, whatever became of it."""
-    genome = result.genome
     better = plan.fitness[0] if plan.kind in ("child", "control") and plan.fitness else None
     record = Record.of(result.returns) if result.returns else None
     return Row(
@@ -50,9 +49,6 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         kind=plan.kind,
         generation=plan.generation,
         child=plan.index,
-        genome=None if genome is None else genome.id,
-        status=result.status,
-        reason=result.reason,
         parents=plan.parents,
         operator=plan.operator.name,
         operator_params=plain(plan.operator.params),
@@ -61,19 +57,30 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         if plan.mutation is None
         else {"name": plan.mutation.name, **plain(plan.mutation.params)},
         finetune={**finetune_cell(plan.finetune), "kept": result.tuned},
-        **scores(record),
-        fitness_before_finetune=result.mean_before,
         delta_vs_better_parent=None if better is None or record is None else record.mean - better,
-        agreements=result.agreements,
-        kl=result.kl,
-        size_bytes=None if genome is None else genome_file_size(genome),
-        parameters=None if genome is None else genome.spec.n_parameters,
-        attempts=result.attempts,
-        node=result.node,
-        wall_s=result.wall_s,
-        cpu_s=result.cpu_s,
-        created_at=result.created_at,
+        **birth_columns(result),
     )
+
+
+def birth_columns(result: Result) -> dict[str, Any]:
+    """Return the columns of a birth's row that its result tells, without the plan."""
+    genome = result.genome
+    return {
+        "genome": None if genome is None else genome.id,
+        "status": result.status,
+        "reason": result.reason,
+        **scores(Record.of(result.returns) if result.returns else None),
+        "fitness_before_finetune": result.mean_before,
+        "agreements": result.agreements,
+        "kl": result.kl,
+        "size_bytes": None if genome is None else genome_file_size(genome),
+        "parameters": None if genome is None else genome.spec.n_parameters,
+        "attempts": result.attempts,
+        "node": result.node,
+        "wall_s": result.wall_s,
+        "cpu_s": result.cpu_s,
+        "created_at": result.created_at,
+    }
 
 
 def member_row(

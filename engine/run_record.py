@@ -17,13 +17,11 @@ from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
-from engine.records import result_from_event, row_from_event, scores
+from engine.records import birth_columns, result_from_event, row_from_event
 from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
 from populations.plans import Kind
-from populations.population import Record
-from populations.storage import genome_file_size
 
 BIRTH_PHASES = ("ancestor", "students", "children")
 
@@ -183,22 +181,9 @@ def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:
         kind=kinds.get(result.phase, bred),
         generation=result.generation,
         child=result.index,
-        genome=None if genome is None else genome.id,
-        status=result.status,
-        reason=result.reason,
         parents=None if genome is None else genome.lineage.parents,
         operator=None if genome is None else genome.lineage.operator,
-        **scores(Record.of(result.returns) if result.returns else None),
-        fitness_before_finetune=result.mean_before,
-        agreements=result.agreements,
-        kl=result.kl,
-        size_bytes=None if genome is None else genome_file_size(genome),
-        parameters=None if genome is None else genome.spec.n_parameters,
-        attempts=result.attempts,
-        node=result.node,
-        wall_s=result.wall_s,
-        cpu_s=result.cpu_s,
-        created_at=event["created_at"],
+        **birth_columns(result),
     )
 
 

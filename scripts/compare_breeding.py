@@ -72,7 +72,8 @@ def run(config: RunConfig, folder: Path, way: str) -> Outcome:
     genome = load_genome(champion.path)
     ((mean, sem),) = test(config, StackedPolicy(genome.spec, [genome.to_weights()]))
     lineage = genome.lineage
-    breeding = float(rows["cpu_s"].sum())
+    bred = rows[~rows["kind"].isin(["teacher", "ensemble"])]
+    breeding = float(bred["cpu_s"].sum())
     births = int(rows["child"].notna().sum() - (rows["kind"] == "teacher").sum())
     detail = f"{lineage.kind} of generation {lineage.generation}, {lineage.operator}"
     print(f"  {way}: {mean:.1f} ± {sem:.1f}, {detail} ({seconds:.0f} CPU-s in all)", flush=True)

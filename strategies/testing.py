@@ -234,13 +234,13 @@ def _check_identical_parents(operator: CrossoverOperator, family: Family, seed: 
 def _other_global_randomness(seed: int) -> Iterator[None]:
     """Put the global generators into another state than before, and back again."""
     # The legacy global generator is what an operator must not use, hence NPY002.
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    np.random.seed(1000 + seed)  # noqa: NPY002
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002  # as above
+    np.random.seed(1000 + seed)  # noqa: NPY002  # as above
     random.seed(1000 + seed)
     try:
         yield
     finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)  # noqa: NPY002  # as above
         random.setstate(python_state)
 
 

@@ -15,10 +15,10 @@ import sys
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import click  # noqa: E402
+import click  # noqa: E402  # threads are set first
 
-from engine.errors import RunInterruptedError  # noqa: E402
-from populations.errors import CultivarError  # noqa: E402
+from engine.errors import RunInterruptedError  # noqa: E402  # likewise
+from populations.errors import CultivarError  # noqa: E402  # likewise
 
 # A full or read-only disk, a quota, a missing permission, too many open files.
 DISK_TROUBLE = (

@@ -39,7 +39,7 @@ class SerialExecutor:
                     results = work(context, batch.plans, batch.genomes)
             # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal, and
             # an operator that calls sys.exit ends its child and not the run.
-            except (Exception, SystemExit) as error:  # noqa: BLE001
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # the task boundary
                 again, given_up = after_failure(
                     batch, f"{type(error).__name__}: {error}", self._settings.attempts
                 )

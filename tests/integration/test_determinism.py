@@ -57,7 +57,7 @@ def test_two_workers_of_a_running_cluster_write_the_same_bytes(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_on_ray_writes_the_same_bytes_and_leaves_nothing_behind(
     start, small, assert_same_outcome, tmp_path, workers
 ) -> None:

@@ -267,7 +267,7 @@ def test_workers_compute_with_one_thread(ray_cluster) -> None:
     def count() -> set[int]:
         from threadpoolctl import threadpool_info
 
-        import engine.breeding  # noqa: F401
+        import engine.breeding  # noqa: F401  # loads the libraries that have threads
 
         return {pool["num_threads"] for pool in threadpool_info()}
 
