@@ -29,3 +29,7 @@ class DispatchError(CultivarError):
 
 class RunInterruptedError(CultivarError):
     """The run was asked to stop; everything that was finished is recorded."""
+
+
+class StageError(CultivarError):
+    """A stage of the pipeline was given a file, a flag or networks that it cannot work with."""

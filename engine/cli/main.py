@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 # Before NumPy and torch are imported: their threads would fight over the cores with the workers,
 # and the number of threads may change the bytes.
@@ -68,10 +70,19 @@ def cli() -> None:
     """Breed one tiny int8 Q-network out of several trained ones."""
 
 
-def main() -> None:
-    """Run the command line and exit."""
+def run_command(name: str) -> NoReturn:
+    """Run one command with the arguments of this process and exit; for ``scripts/``."""
+    main([name, *sys.argv[1:]])
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit.
+
+    Args:
+        arguments: What follows ``cultivar``; None takes the arguments of this process.
+    """
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="cultivar", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()

@@ -1,0 +1,1 @@
+"""Commands of the documented pipeline, one file per group."""

@@ -1,0 +1,1 @@
+"""The documented pipeline: distill, quantize, cross over, fine-tune, validate; a file per stage."""
