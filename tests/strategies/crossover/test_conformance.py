@@ -38,6 +38,7 @@ def test_every_operator_keeps_the_contract(name: str) -> None:
         ("layer", {"mode": "alternate"}),
         ("layer", {"share": 0}),
         ("random", {"share": 1}),
+        ("random", {"order": "alphabetical"}),
         ("unit", {"share": 0.9}),
         ("weighted", {"low": 0.5, "high": 0.5}),
         ("weighted", {"low": -0.5, "high": 1.5}),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,6 +59,25 @@ def test_random_with_an_extreme_share_copies_one_parent(
 ) -> None:
     child = RandomCrossover(share).cross(constant_family(DEEP), np.random.default_rng(0))
     assert owner(child, tuple(DEEP.shapes)) == expected
+
+
+@pytest.mark.parametrize(("order", "key"), [("network", None), ("alphabetical", sorted)])
+def test_random_decides_tensor_after_tensor_in_the_order_it_is_told(
+    constant_family: MakeFamily, order: Any, key: Any
+) -> None:
+    # 13 modules: as text network.12 comes before network.4, and a bias before its weight.
+    spec = NetworkSpec((3,), (4, 4, 4), 2, norm="layer", dropout_slots=True)
+    names = [f"network.{i}.{kind}" for i in (0, 1, 4, 5, 8, 9, 12) for kind in ("weight", "bias")]
+    child = RandomCrossover(order=order).cross(constant_family(spec), np.random.default_rng(7))
+    draws = np.random.default_rng(7).random(len(names))
+    for name, draw in zip(key(names) if key else names, draws, strict=True):
+        assert owner(child, (name,)) == (A if draw < 0.5 else B)
+    assert list(child) == names
+
+
+def test_random_refuses_an_order_that_is_not_known() -> None:
+    with pytest.raises(ValueError, match="'network' or 'alphabetical', not 'sorted'"):
+        RandomCrossover(order="sorted")  # type: ignore[arg-type]
 
 
 # layer
