@@ -21,8 +21,9 @@ from threadpoolctl import threadpool_limits
 from torch.nn import functional
 
 from engine.config import EnvironmentConfig
+from engine.learning.course import Course
 from engine.learning.qnetwork import sequential
-from engine.learning.training import Course, train
+from engine.learning.training import train
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import StackedPolicy
 from populations.network import NetworkSpec

@@ -10,6 +10,8 @@ outcome of a network is, bit for bit, independent of how many others are in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,29 +54,35 @@ class FastMLP:
             for block in stack.spec.blocks[:-1]
         ]
         self._active: list[Tensor] = []
+        self._masks: Sequence[Tensor] | None = None
 
-    def features(self, states: Tensor) -> Tensor:
-        """Return what the output layer reads, ``(K, units, B)``, for states ``(n_inputs, B)``."""
+    def features(self, states: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+        """Return what the output layer reads, ``(K, units, B)``; arguments as in ``forward``."""
         signal = states.expand(self._n_networks, *states.shape)
         self._active = []
-        for layer, norm in zip(self._layers[:-1], self._norms, strict=True):
+        self._masks = masks
+        for depth, (layer, norm) in enumerate(zip(self._layers[:-1], self._norms, strict=True)):
             signal = layer.forward(signal)
             if norm is not None:
                 signal = norm.forward(signal)
             signal = signal.relu_()
+            if masks is not None:
+                signal = signal.mul_(masks[depth])
             self._active.append(signal)
         return signal
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         """Return Q-values.
 
         Args:
             states: Float32 of shape ``(n_inputs, B)``, shared by all networks.
+            masks: What the units of each hidden layer are multiplied with, ``(units, B)``, not
+                negative, shared by all networks: dropout. None drops nothing.
 
         Returns:
             Float32 of shape ``(K, n_actions, B)``.
         """
-        return self._layers[-1].forward(self.features(states))
+        return self._layers[-1].forward(self.features(states, masks))
 
     def backward(self, error: Tensor) -> None:
         """Write the gradient of the last forward pass.
@@ -86,6 +94,8 @@ class FastMLP:
             self._layers[depth].backward(error)
             if depth > 0:
                 error = self._layers[depth].input_error(error)
+                if self._masks is not None:
+                    error = error.mul_(self._masks[depth - 1])
                 error = torch.ops.aten.threshold_backward(error, self._active[depth - 1], 0)
                 norm = self._norms[depth - 1]
                 if norm is not None:

@@ -76,6 +76,19 @@ class FlatStack:
             {name: view[k].copy() for name, view in views.items()} for k in range(self.n_networks)
         ]
 
+    def clip(self, gradients: Tensor, max_norm: float) -> None:
+        """Scale down, in place, the gradient of every network whose norm exceeds ``max_norm``.
+
+        The norm is Euclidean, over all tensors of one network (Pascanu et al. 2013,
+        arXiv:1211.5063), with the constant of ``torch.nn.utils.clip_grad_norm_``.
+        """
+        squares = torch.zeros(self.n_networks)
+        for view in self.views(gradients).values():
+            squares += view.flatten(1).square().sum(dim=1)
+        factors = (max_norm / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
+        if bool((factors < 1).any()):
+            gradients.mul_(self.spread(factors))
+
     def spread(self, values: Tensor) -> Tensor:
         """Return a buffer where every element of network ``k`` is ``values[k]``."""
         buffer = self.new()

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import LearningConfig
+from engine.learning.course import Course
 from engine.learning.repair import refit_output
-from engine.learning.training import Course, train
+from engine.learning.training import train
 from populations.network import NetworkSpec, Weights
 from populations.plans import FineTune
 

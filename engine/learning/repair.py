@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.learning.fast_mlp import STATES_MULTIPLE, FastMLP
+from engine.learning.fast_mlp import FastMLP
 from engine.learning.flat import FlatStack
+from engine.learning.minibatches import pad_states
 from populations.network import NetworkSpec, Weights
 
 
@@ -43,7 +44,7 @@ def refit_output(
     stack = FlatStack(spec, len(weights))
     buffer = stack.load(weights)
     path = FastMLP(stack, buffer, stack.new())
-    features = path.features(_padded(states))[:, :, : len(states)]
+    features = path.features(pad_states(states))[:, :, : len(states)]
     # One network at a time: batched solvers round differently at another place in memory.
     for k in range(len(weights)):
         wanted = torch.from_numpy(targets[k]).double()
@@ -65,14 +66,3 @@ def _ridge_regression(features: Tensor, wanted: Tensor, ridge: float) -> tuple[T
     penalty = ridge * gram.diagonal().mean() + 1e-12
     weight = torch.linalg.solve(gram + penalty * torch.eye(n_units, dtype=torch.float64), moment).T
     return weight, (wanted_mean - weight @ feature_mean).squeeze(1)
-
-
-def _padded(states: NDArray[np.float32]) -> Tensor:
-    """Return states as ``(n_inputs, B)``, with zeros behind them up to a multiple of 32.
-
-    A product of any other width may round differently with another number of networks.
-    """
-    n_states, n_inputs = states.shape
-    padded = torch.zeros(n_inputs, -(-n_states // STATES_MULTIPLE) * STATES_MULTIPLE)
-    padded[:, :n_states] = torch.from_numpy(states).t()
-    return padded

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from engine.config import LearningConfig
+from engine.learning.course import Course
 from engine.learning.imitation import Lessons, Pupil, imitate
 from engine.learning.repair import refit_output
-from engine.learning.training import Course, train
+from engine.learning.training import train
 from populations.network import NetworkSpec
 from populations.plans import FineTune
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from engine.learning.losses import ImitationLoss
+from engine.learning.losses import ImitationLoss, SquaredLoss
 
 torch.set_num_threads(1)
 
@@ -47,8 +47,8 @@ def test_value_and_gradient_are_those_of_the_formula(
     if not with_hard_part:
         hard_weight = torch.zeros(n_networks)
     loss = ImitationLoss.towards(targets, temperature, hard_weight)
-    gradient = loss.gradient(values, 0)
-    value = loss.value(values)
+    gradient = loss.gradient(values, 0, values.shape[2])
+    value = loss.value(values, values.shape[2])
     for k in range(n_networks):
         ours = values[k].double().requires_grad_()
         expected = reference(
@@ -62,7 +62,9 @@ def test_value_and_gradient_are_those_of_the_formula(
 @given(**SIZES)
 def test_divergence_is_the_kl_divergence_at_the_temperature(n_networks, n_actions, n_states, seed):
     values, targets, temperature, hard_weight = draws(n_networks, n_actions, n_states, seed)
-    divergence = ImitationLoss.towards(targets, temperature, hard_weight).divergence(values)
+    divergence = ImitationLoss.towards(targets, temperature, hard_weight).divergence(
+        values, n_states
+    )
     for k in range(n_networks):
         t = float(temperature[k])
         expected = reference(values[k].double(), targets[k].double(), t, 0.0) / t**2
@@ -79,7 +81,8 @@ def test_gradient_of_a_minibatch_is_that_of_its_states_alone(n_networks, n_actio
     alone = ImitationLoss.towards(targets[:, :, order[start:]], temperature, hard_weight)
     batch = values[:, :, order[start:]]
     torch.testing.assert_close(
-        whole.of_states(order).gradient(batch, start), alone.gradient(batch, 0)
+        whole.of_states(order).gradient(batch, start, n_states - start),
+        alone.gradient(batch, 0, n_states - start),
     )
 
 
@@ -91,14 +94,49 @@ def test_a_perfect_imitation_has_no_divergence_whatever_the_offset(
     loss = ImitationLoss.towards(targets, temperature, torch.zeros(n_networks))
     shifted = targets + 7  # softmax does not see an offset common to all actions
     zero = torch.zeros(n_networks)
-    torch.testing.assert_close(loss.divergence(shifted), zero, atol=1e-5, rtol=0)
-    assert loss.gradient(shifted, 0).abs().max() < 1e-4
+    torch.testing.assert_close(loss.divergence(shifted, n_states), zero, atol=1e-5, rtol=0)
+    assert loss.gradient(shifted, 0, n_states).abs().max() < 1e-4
 
 
 def test_certain_targets_have_a_finite_divergence():
     targets = torch.tensor([[[1000.0], [0.0]]])
     loss = ImitationLoss.towards(targets, torch.ones(1), torch.zeros(1))
     torch.testing.assert_close(
-        loss.divergence(torch.zeros(1, 2, 1)), torch.tensor([np.log(2)]), check_dtype=False
+        loss.divergence(torch.zeros(1, 2, 1), 1), torch.tensor([np.log(2)]), check_dtype=False
     )
-    assert float(loss.divergence(targets)) == 0.0
+    assert float(loss.divergence(targets, 1)) == 0.0
+
+
+@given(**SIZES)
+def test_the_squared_loss_and_its_gradient_are_those_of_torch(
+    n_networks, n_actions, n_states, seed
+):
+    values, targets, _, _ = draws(n_networks, n_actions, n_states, seed)
+    loss = SquaredLoss(targets)
+    for k in range(n_networks):
+        ours = values[k].double().requires_grad_()
+        expected = torch.nn.functional.mse_loss(ours, targets[k].double())
+        expected.backward()
+        value = loss.value(values, n_states)[k].double()
+        gradient = loss.gradient(values, 0, n_states)[k].double()
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gradient, ours.grad, rtol=1e-4, atol=1e-6)
+
+
+@given(**SIZES, n_padding=st.integers(1, 9))
+def test_states_of_the_padding_do_not_count(n_networks, n_actions, n_states, seed, n_padding):
+    values, targets, temperature, hard_weight = draws(n_networks, n_actions, n_states, seed)
+    padding = torch.full((n_networks, n_actions, n_padding), 3.0)
+    longer = torch.cat([values, padding], dim=2)
+    for make in (
+        lambda wanted: ImitationLoss.towards(wanted, temperature, hard_weight),
+        lambda wanted: SquaredLoss(wanted),
+    ):
+        loss, padded = make(targets), make(torch.cat([targets, padding * 2], dim=2))
+        gradient = padded.gradient(longer, 0, n_states)
+        torch.testing.assert_close(gradient[:, :, :n_states], loss.gradient(values, 0, n_states))
+        assert (gradient[:, :, n_states:] == 0).all()
+        torch.testing.assert_close(padded.value(longer, n_states), loss.value(values, n_states))
+        torch.testing.assert_close(
+            padded.divergence(longer, n_states), loss.divergence(values, n_states)
+        )

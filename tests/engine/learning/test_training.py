@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from engine.learning.course import Course
 from engine.learning.qnetwork import StackedQNetwork, sequential
-from engine.learning.training import Course, train
+from engine.learning.training import train
 from engine.seeding import stream
 from populations.network import NetworkSpec
 from populations.quantization import dequantize, quantize
