@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     MINIBATCHES = 9
     SPLIT = 10
     ANCESTOR = 11
+    RETURNS = 12
 
 
 def key(run_seed: int, purpose: Purpose, *path: int) -> tuple[int, ...]:

@@ -75,6 +75,7 @@ def test_numbers_of_purposes_are_distinct_and_never_change() -> None:
         "MINIBATCHES": 9,
         "SPLIT": 10,
         "ANCESTOR": 11,
+        "RETURNS": 12,
     }
     assert numbers.items() <= {purpose.name: int(purpose) for purpose in Purpose}.items()
 
