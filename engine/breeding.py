@@ -64,37 +64,31 @@ class Context:
             return episode_seeds(key(self.run_seed, Purpose.HOLDOUT), self.holdout_episodes)
         return episode_seeds(key(self.run_seed, Purpose.EPISODES, generation), self.episodes)
 
+    def work(self, plans: Sequence[Plan], genomes: Mapping[str, Genome]) -> list[Result]:
+        """Carry out a batch of plans of one phase and generation.
 
-def work(context: Context, plans: Sequence[Plan], genomes: Mapping[str, Genome]) -> list[Result]:
-    """Carry out a batch of plans of one phase and generation.
+        Args:
+            plans: The batch.
+            genomes: Every genome that the plans need, by id.
 
-    Args:
-        context: What all tasks of the run share.
-        plans: The batch.
-        genomes: Every genome that the plans name, by id.
-
-    Returns:
-        One result per plan, in their order.
-    """
-    wall, cpu = time.perf_counter(), time.process_time()
-    births = [plan for plan in plans if isinstance(plan, ChildPlan)]
-    evaluations = [plan for plan in plans if isinstance(plan, EvaluationPlan)]
-    results = {
-        result.key: result
-        for result in (
-            *(breed_batch(context, births, genomes) if births else ()),
-            *(_play_again(context, evaluations, genomes) if evaluations else ()),
-        )
-    }
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return [
-        replace(
-            results[plan.phase, plan.generation, plan.index],
-            wall_s=wall / len(plans),
-            cpu_s=cpu / len(plans),
-        )
-        for plan in plans
-    ]
+        Returns:
+            One result per plan, in their order.
+        """
+        wall, cpu = time.perf_counter(), time.process_time()
+        births = [plan for plan in plans if isinstance(plan, ChildPlan)]
+        evaluations = [plan for plan in plans if isinstance(plan, EvaluationPlan)]
+        results = {
+            result.key: result
+            for result in (
+                *(breed_batch(self, births, genomes) if births else ()),
+                *(_play_again(self, evaluations, genomes) if evaluations else ()),
+            )
+        }
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return [
+            replace(results[plan.key], wall_s=wall / len(plans), cpu_s=cpu / len(plans))
+            for plan in plans
+        ]
 
 
 def breed_batch(

@@ -30,7 +30,7 @@ from populations.errors import CultivarError
 from populations.genome import Genome
 from populations.leaderboard import Columns, Row
 from populations.manager import PopulationManager, Sizes
-from populations.plans import ChildPlan, EvaluationPlan, Plan, Result, plan_key
+from populations.plans import ChildPlan, EvaluationPlan, Plan, Result
 from populations.population import Record
 
 
@@ -226,14 +226,14 @@ class _Run:
         """Return the result of every plan, in their order; what is recorded is not done again."""
         results: dict[tuple[str, int, int], Result] = {}
         for plan in plans:
-            recorded = self._directory.recorded(plan_key(plan))
+            recorded = self._directory.recorded(plan.key)
             if recorded is not None:
                 results[recorded.key] = recorded
         self._progress.advance(len(results))
         self._n_computed = len(plans) - len(results)
         batches = []
         for chunk in _chunks(plans, self._config.evolution.batch_size):
-            missing = [plan for plan in chunk if plan_key(plan) not in results]
+            missing = [plan for plan in chunk if plan.key not in results]
             if missing:
                 batches.append(Batch.of(missing, genomes))
         for n_done, arrived in enumerate(self._executor.run(context, batches, self._stop), 1):
@@ -245,7 +245,7 @@ class _Run:
             self._progress.workers(min(n_workers, max(len(batches) - n_done, 0)), n_workers)
         if len(results) < len(plans):
             raise self._interruption()
-        return [results[plan_key(plan)] for plan in plans]
+        return [results[plan.key] for plan in plans]
 
     @staticmethod
     def _refuse_extinction(plans: Sequence[Plan], results: Sequence[Result]) -> None:

@@ -1,22 +1,15 @@
-"""Put a run together: plug-ins, run directory, workers, progress, and what Ctrl-C means."""
+"""Put a run together: plug-ins, run directory, workers and progress."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 from threadpoolctl import threadpool_limits
 
 from engine.champion import Champion, crowned
-from engine.config import DispatchConfig, RunConfig
-from engine.dispatch.executor import Executor
-from engine.dispatch.ray_session import joined_session, local_session
-from engine.dispatch.serial import SerialExecutor
+from engine.config import RunConfig
+from engine.dispatch.workers import executor_of, stop_on_signals
 from engine.errors import ConfigError
 from engine.evolution import evolve
 from engine.layout import JOURNAL
@@ -59,7 +52,13 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
             return champion
         with (
             threadpool_limits(1),  # as in the workers: more threads may change the bytes
-            _workers(config.dispatch) as executor,
+            executor_of(
+                config.dispatch,
+                config.dispatch.address,
+                config.dispatch.workers,
+                plugin_modules(),
+                preload=("engine.breeding",),
+            ) as executor,
             stop_on_signals(progress.note) as stop,
         ):
             return evolve(directory, executor, progress, stop)
@@ -71,52 +70,3 @@ def _check(config: RunConfig) -> None:
     load_teachers(config.teachers.files, task, config.teachers.allow_unsafe_unpickle)
     if config.states.file is not None:
         load_states(Path(config.states.file), math.prod(task.observation_shape))
-
-
-@contextlib.contextmanager
-def _workers(settings: DispatchConfig) -> Iterator[Executor]:
-    """Yield the executor that the settings ask for."""
-    if settings.workers == 0:
-        yield SerialExecutor(settings)
-        return
-    session = (
-        local_session(settings.workers)
-        if settings.address == "local"
-        else joined_session(settings.address)
-    )
-    with session:
-        # Ray reads its settings when it is imported, which the session has prepared.
-        from engine.dispatch.ray_executor import RayExecutor
-
-        executor = RayExecutor(settings, plugin_modules())
-        try:
-            yield executor
-        finally:
-            executor.close()
-
-
-@contextlib.contextmanager
-def stop_on_signals(note: Callable[[str], None]) -> Iterator[threading.Event]:
-    """Yield an event that the first SIGINT or SIGTERM sets; the second one stops at once.
-
-    Args:
-        note: Told what the first signal does.
-    """
-    stop = threading.Event()
-
-    def ask_to_stop(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        note("stopping after what is in flight; once more stops at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, ask_to_stop) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

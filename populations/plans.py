@@ -77,8 +77,27 @@ class Mutator(Protocol):
         ...
 
 
+class _Planned:
+    """What all plans know of themselves."""
+
+    __slots__ = ()
+
+    phase: str
+    generation: int
+    index: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Phase, generation and index, as :attr:`Result.key` gives them back."""
+        return (self.phase, self.generation, self.index)
+
+    def abandoned(self, status: Status, reason: str, attempts: int) -> Result:
+        """Return a result that says why there is none."""
+        return Result(*self.key, status, reason, attempts=attempts)
+
+
 @dataclass(frozen=True, slots=True)
-class ChildPlan:
+class ChildPlan(_Planned):
     """How one network is to be born.
 
     Attributes:
@@ -109,9 +128,14 @@ class ChildPlan:
     seed: tuple[int, ...]
     phase: str = "children"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the genomes that it cannot be carried out without."""
+        return self.parents
+
 
 @dataclass(frozen=True, slots=True)
-class EvaluationPlan:
+class EvaluationPlan(_Planned):
     """One genome that is to play the episodes of a generation again, or the held-out ones.
 
     Attributes:
@@ -125,6 +149,11 @@ class EvaluationPlan:
     index: int
     genome: str
     phase: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the genomes that it cannot be carried out without."""
+        return (self.genome,)
 
 
 Plan = ChildPlan | EvaluationPlan
@@ -177,8 +206,3 @@ class Result:
     def key(self) -> tuple[str, int, int]:
         """Phase, generation and index: what identifies the plan within a run."""
         return (self.phase, self.generation, self.index)
-
-
-def plan_key(plan: Plan) -> tuple[str, int, int]:
-    """Return phase, generation and index of a plan, as :attr:`Result.key` gives them back."""
-    return (plan.phase, plan.generation, plan.index)

@@ -13,7 +13,7 @@ from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError, RunInterruptedError
 from engine.layout import CHAMPION, CONFIG, JOURNAL, SUMMARY
-from engine.progress import make_progress
+from engine.live_progress import make_progress
 
 TOP = 10
 

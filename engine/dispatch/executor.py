@@ -1,20 +1,91 @@
-"""What an executor is, and what happens to a batch that fails."""
+"""What an executor is, and what happens to a batch that fails.
+
+Executors know nothing of what is planned: a context does the work, and a plan knows how to say
+that nothing came of it.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from engine.breeding import Context
 from populations.genome import Genome
-from populations.plans import EvaluationPlan, Plan, Result, Status
+
+
+class Plan(Protocol):
+    """One piece of work."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of the genomes that it cannot be carried out without."""
+        ...
+
+    def abandoned(self, status: Literal["failed", "lost"], reason: str, attempts: int) -> Any:
+        """Return a result that says why there is none."""
+        ...
+
+
+class Result(Protocol):
+    """What became of one plan: a dataclass that also tells where it ran, and at which attempt."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def node(self) -> str:
+        """Name of the machine."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """How often the plan was dispatched."""
+        ...
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+PlanT_contra = TypeVar("PlanT_contra", bound=Plan, contravariant=True)
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+class Context(Protocol[PlanT_contra, ResultT]):
+    """What all tasks of a run share, and how they do their work; sent to every worker once."""
+
+    def work(self, plans: Sequence[PlanT_contra], genomes: Mapping[str, Genome]) -> list[ResultT]:
+        """Carry out a batch.
+
+        Args:
+            plans: The batch.
+            genomes: Every genome that the plans need, by id.
+
+        Returns:
+            One result per plan, in their order.
+        """
+        ...
+
+
+class Limits(Protocol):
+    """How often and for how long a batch is tried; ``DispatchConfig`` has the meanings."""
+
+    @property
+    def attempts(self) -> int:
+        """Times that a single plan may crash its worker or run out of time."""
+        ...
+
+    @property
+    def loss_attempts(self) -> int:
+        """Times that the machine under a plan may be lost."""
+        ...
+
+    @property
+    def task_timeout_s(self) -> float:
+        """Seconds for one batch."""
+        ...
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Plans of one phase and generation that travel together, with the genomes that they name.
+class Batch(Generic[PlanT]):
+    """Plans that travel together, with the genomes that they need.
 
     Attributes:
         plans: The plans.
@@ -23,43 +94,36 @@ class Batch:
         losses: How often the machine under it was lost; never its own fault.
     """
 
-    plans: tuple[Plan, ...]
+    plans: tuple[PlanT, ...]
     genomes: Mapping[str, Genome]
     attempts: int = 0
     losses: int = 0
 
     @classmethod
-    def of(cls, plans: Sequence[Plan], genomes: Mapping[str, Genome]) -> Batch:
-        """Pack plans with just those of the ``genomes`` that they name."""
-        named = {name for plan in plans for name in _names(plan)}
-        return cls(tuple(plans), {name: genomes[name] for name in sorted(named)})
+    def of(cls, plans: Sequence[PlanT], genomes: Mapping[str, Genome]) -> Batch[PlanT]:
+        """Pack plans with just those of the ``genomes`` that they need."""
+        needed = {name for plan in plans for name in plan.needs}
+        return cls(tuple(plans), {name: genomes[name] for name in sorted(needed)})
 
-    def halves(self) -> tuple[Batch, Batch]:
+    def halves(self) -> tuple[Batch[PlanT], Batch[PlanT]]:
         """Split in two; both halves start with a clean record."""
         middle = len(self.plans) // 2
         return Batch.of(self.plans[:middle], self.genomes), Batch.of(
             self.plans[middle:], self.genomes
         )
 
-    def abandoned(self, status: Status, reason: str) -> list[Result]:
+    def abandoned(self, status: Literal["failed", "lost"], reason: str) -> list[Any]:
         """Return a result for each plan that says why there is none."""
-        return [
-            Result(
-                plan.phase,
-                plan.generation,
-                plan.index,
-                status,
-                reason,
-                attempts=self.attempts + self.losses,
-            )
-            for plan in self.plans
-        ]
+        attempts = self.attempts + self.losses
+        return [plan.abandoned(status, reason, attempts) for plan in self.plans]
 
 
-def after_failure(batch: Batch, reason: str, attempts: int) -> tuple[list[Batch], list[Result]]:
+def after_failure(
+    batch: Batch[PlanT], reason: str, attempts: int
+) -> tuple[list[Batch[PlanT]], list[Any]]:
     """Decide what becomes of a batch that raised, crashed its worker, or took too long.
 
-    The batch is halved until the one bad child is alone; alone, it has ``attempts`` tries.
+    The batch is halved until the one bad plan is alone; alone, it has ``attempts`` tries.
 
     Returns:
         Batches to dispatch again, and results to report.
@@ -84,8 +148,11 @@ class Executor(Protocol):
         ...
 
     def run(
-        self, context: Context, batches: Sequence[Batch], stop: threading.Event
-    ) -> Iterator[list[Result]]:
+        self,
+        context: Context[PlanT, ResultT],
+        batches: Sequence[Batch[PlanT]],
+        stop: threading.Event,
+    ) -> Iterator[list[ResultT]]:
         """Yield the results of each batch as it finishes.
 
         Args:
@@ -98,7 +165,3 @@ class Executor(Protocol):
     def close(self) -> None:
         """Give back what was started."""
         ...
-
-
-def _names(plan: Plan) -> tuple[str, ...]:
-    return (plan.genome,) if isinstance(plan, EvaluationPlan) else plan.parents

@@ -7,11 +7,12 @@ out-of-memory kill never end.
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -21,11 +22,16 @@ from ray import exceptions
 from ray.cloudpickle import register_pickle_by_value
 from threadpoolctl import threadpool_limits
 
-from engine.breeding import Context, work
-from engine.config import DispatchConfig
 from engine.dispatch.deadline import deadline
-from engine.dispatch.executor import Batch, after_failure
-from populations.plans import Plan, Result
+from engine.dispatch.executor import (
+    Batch,
+    Context,
+    Limits,
+    PlanT,
+    ResultT,
+    after_failure,
+)
+from populations.genome import Genome
 
 # Share of batches that wait at the workers beyond the number of slots, so that none runs dry.
 SURPLUS = 0.1
@@ -47,19 +53,20 @@ class RayExecutor:
     """Carries out batches on the Ray cluster that this process is connected to.
 
     Args:
-        settings: Attempts and time limits.
+        limits: Attempts and time limits.
         plugins: Modules whose classes are sent to the workers by value.
+        preload: Names of modules that workers import while the driver still prepares the work.
     """
 
-    def __init__(self, settings: DispatchConfig, plugins: Sequence[ModuleType] = ()) -> None:
-        self._settings = settings
-        self._task = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
-        self._context: tuple[Context, ray.ObjectRef[Any]] | None = None
+    def __init__(
+        self, limits: Limits, plugins: Sequence[ModuleType] = (), preload: Sequence[str] = ()
+    ) -> None:
+        self._limits = limits
+        self._task: Any = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
+        self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
-        # Workers import torch while the driver still trains teachers.
-        self._warm_up = [
-            ray.remote(num_cpus=1, max_retries=0)(warm_up).remote() for _ in range(self.n_workers)
-        ]
+        task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
+        self._warm_up = [task.remote(tuple(preload)) for _ in range(self.n_workers)]
         for module in plugins:
             register_pickle_by_value(module)  # type: ignore[no-untyped-call]  # Ray has no types here
 
@@ -74,18 +81,21 @@ class RayExecutor:
         return self._slots
 
     def run(
-        self, context: Context, batches: Sequence[Batch], stop: threading.Event
-    ) -> Iterator[list[Result]]:
+        self,
+        context: Context[PlanT, ResultT],
+        batches: Sequence[Batch[PlanT]],
+        stop: threading.Event,
+    ) -> Iterator[list[ResultT]]:
         """Yield the results of each batch as it finishes; see ``Executor``."""
         shared = self._share(context)
         queue = deque(batches)
-        flight: dict[ray.ObjectRef[Any], tuple[Batch, float]] = {}
+        flight: dict[ray.ObjectRef[Any], tuple[Batch[PlanT], float]] = {}
         while flight or (queue and not stop.is_set()):
             window = self.n_workers + max(1, round(self.n_workers * SURPLUS))
             while queue and len(flight) < window and not stop.is_set():
                 batch = queue.popleft()
                 reference = self._task.remote(
-                    shared, batch.plans, dict(batch.genomes), self._settings.task_timeout_s
+                    shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
                 )
                 flight[reference] = (batch, time.monotonic())
             self._cancel_overdue(flight)
@@ -99,17 +109,17 @@ class RayExecutor:
                 if results:
                     yield results
 
-    def _share(self, context: Context) -> ray.ObjectRef[Any]:
+    def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""
         if self._context is None or self._context[0] is not context:
             self._context = (context, ray.put(context))
         return self._context[1]
 
     def _collect(
-        self, reference: ray.ObjectRef[Any], batch: Batch
-    ) -> tuple[list[Batch], list[Result]]:
+        self, reference: ray.ObjectRef[Any], batch: Batch[PlanT]
+    ) -> tuple[list[Batch[PlanT]], list[Any]]:
         """Return batches to dispatch again, and results to report."""
-        attempts = self._settings.attempts
+        attempts = self._limits.attempts
         try:
             results, node = ray.get(reference)
         except LOST as error:
@@ -123,15 +133,15 @@ class RayExecutor:
         tries = 1 + batch.attempts + batch.losses
         return [], [replace(result, node=node, attempts=tries) for result in results]
 
-    def _after_loss(self, batch: Batch, reason: str) -> tuple[list[Batch], list[Result]]:
+    def _after_loss(self, batch: Batch[PlanT], reason: str) -> tuple[list[Batch[PlanT]], list[Any]]:
         lost = replace(batch, losses=batch.losses + 1)
-        if lost.losses < self._settings.loss_attempts:
+        if lost.losses < self._limits.loss_attempts:
             return [lost], []
         return [], lost.abandoned("lost", f"{reason} {lost.losses} times")
 
-    def _cancel_overdue(self, flight: dict[ray.ObjectRef[Any], tuple[Batch, float]]) -> None:
+    def _cancel_overdue(self, flight: dict[ray.ObjectRef[Any], tuple[Batch[PlanT], float]]) -> None:
         """Cancel batches whose own worker did not end them; they come back as lost."""
-        limit = hard_limit_s(self._settings.task_timeout_s) * DRIVER_PATIENCE
+        limit = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
         for reference, (batch, started) in list(flight.items()):
             if time.monotonic() - started > limit:
                 flight[reference] = (batch, time.monotonic())
@@ -142,8 +152,10 @@ class RayExecutor:
         self._context = None
 
 
-def warm_up() -> None:
-    """Import what a batch needs: a worker does it when it unpickles this function."""
+def warm_up(modules: Sequence[str]) -> None:
+    """Import in a worker what its batches will need; torch takes more than a second."""
+    for name in modules:
+        importlib.import_module(name)
 
 
 def hard_limit_s(timeout_s: float) -> float:
@@ -152,8 +164,11 @@ def hard_limit_s(timeout_s: float) -> float:
 
 
 def run_batch(
-    context: Context, plans: Sequence[Plan], genomes: dict[str, Any], timeout_s: float
-) -> tuple[list[Result], str]:
+    context: Context[PlanT, ResultT],
+    plans: Sequence[PlanT],
+    genomes: Mapping[str, Genome],
+    timeout_s: float,
+) -> tuple[list[ResultT], str]:
     """Carry out a batch in a worker, and return its results and the name of the node.
 
     The time limit counts here and not in the driver, where it would count the time in the queue:
@@ -166,6 +181,6 @@ def run_batch(
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
         with deadline(timeout_s), threadpool_limits(1):
-            return work(context, plans, genomes), socket.gethostname()
+            return context.work(plans, genomes), socket.gethostname()
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -8,40 +8,40 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from engine.breeding import Context, work
-from engine.config import DispatchConfig
 from engine.dispatch.deadline import deadline
-from engine.dispatch.executor import Batch, after_failure
-from populations.plans import Result
+from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT, after_failure
 
 
 class SerialExecutor:
     """Carries out one batch after the other.
 
     Args:
-        settings: Attempts and time limits.
+        limits: Attempts and time limits.
     """
 
     n_workers = 1
 
-    def __init__(self, settings: DispatchConfig) -> None:
-        self._settings = settings
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def run(
-        self, context: Context, batches: Sequence[Batch], stop: threading.Event
-    ) -> Iterator[list[Result]]:
+        self,
+        context: Context[PlanT, ResultT],
+        batches: Sequence[Batch[PlanT]],
+        stop: threading.Event,
+    ) -> Iterator[list[ResultT]]:
         """Yield the results of each batch; see ``Executor``."""
         queue = deque(batches)
         while queue and not stop.is_set():
             batch = queue.popleft()
             try:
-                with deadline(self._settings.task_timeout_s):
-                    results = work(context, batch.plans, batch.genomes)
+                with deadline(self._limits.task_timeout_s):
+                    results = context.work(batch.plans, batch.genomes)
             # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal, and
             # an operator that calls sys.exit ends its child and not the run.
             except (Exception, SystemExit) as error:  # noqa: BLE001  # the task boundary
                 again, given_up = after_failure(
-                    batch, f"{type(error).__name__}: {error}", self._settings.attempts
+                    batch, f"{type(error).__name__}: {error}", self._limits.attempts
                 )
                 queue.extendleft(reversed(again))
                 if given_up:

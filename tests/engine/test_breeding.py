@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.breeding import Context, breed_batch, work
+from engine.breeding import Context, breed_batch
 from engine.config import RunConfig
 from engine.learning.imitation import Lessons
 from engine.learning.qnetwork import sequential
@@ -91,7 +91,7 @@ def world() -> World:
         episodes=CONFIG.evaluation.episodes,
         holdout_episodes=CONFIG.evaluation.holdout_episodes,
     )
-    results = work(context, student_plans(CONFIG, 2, None), {})
+    results = context.work(student_plans(CONFIG, 2, None), {})
     assert [result.status for result in results] == ["ok"] * 6
     return World(context, [result.genome for result in results if result.genome is not None])
 
@@ -325,7 +325,7 @@ def test_an_ancestor_that_always_acts_the_same_is_not_rejected(world: World) -> 
 
 
 def test_a_student_is_only_played_after_distillation(world: World) -> None:
-    for result in work(world.context, student_plans(CONFIG, 2, None), {}):
+    for result in world.context.work(student_plans(CONFIG, 2, None), {}):
         assert result.tuned
         assert result.mean_before is None
         assert result.kl is not None
@@ -355,11 +355,11 @@ def test_what_has_no_parents_is_its_own_basis(world: World) -> None:
 
 
 def test_students_of_a_shared_ancestor_share_its_basis(world: World) -> None:
-    (ancestor,) = work(world.context, [ancestor_plan(CONFIG, 2)], {})
+    (ancestor,) = world.context.work([ancestor_plan(CONFIG, 2)], {})
     assert ancestor.genome is not None
     ancestor_id = ancestor.genome.id
     plans = student_plans(CONFIG, 2, ancestor_id)
-    students = work(world.context, plans, {ancestor_id: ancestor.genome})
+    students = world.context.work(plans, {ancestor_id: ancestor.genome})
     assert len({result.genome.id for result in students if result.genome}) > 1
     for result in students:
         assert result.genome is not None
@@ -537,7 +537,7 @@ def generation(world: World) -> list[ChildPlan]:
     )
     plans = student_plans(CONFIG, 2, None)
     manager.expect(plans)
-    manager.tell(work(world.context, plans, {}))
+    manager.tell(world.context.work(plans, {}))
     manager.finish_generation()
     plans = manager.ask(8)
     assert len({plan.operator.name for plan in plans}) > 3
@@ -552,10 +552,10 @@ def generation(world: World) -> list[ChildPlan]:
 def test_results_depend_neither_on_the_batch_nor_on_its_order(
     world: World, generation: list[ChildPlan]
 ) -> None:
-    together = {r.key: facts(r) for r in work(world.context, generation, world.genomes)}
+    together = {r.key: facts(r) for r in world.context.work(generation, world.genomes)}
     assert sum(fact["status"] == "ok" for fact in together.values()) > len(generation) / 2
     for child in generation:
-        (alone,) = work(world.context, [child], world.genomes)
+        (alone,) = world.context.work([child], world.genomes)
         assert facts(alone) == together[alone.key]
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -563,27 +563,27 @@ def test_results_depend_neither_on_the_batch_nor_on_its_order(
         cuts = np.split(order, [int(rng.integers(1, len(order)))])
         for batch in (batch for batch in cuts if len(batch)):
             plans = [generation[i] for i in batch]
-            results = work(world.context, plans, world.genomes)
+            results = world.context.work(plans, world.genomes)
             assert [result.index for result in results] == [plan.index for plan in plans]
             for result in results:
                 assert facts(result) == together[result.key]
 
 
 def test_results_repeat_exactly(world: World, generation: list[ChildPlan]) -> None:
-    first, second = (work(world.context, generation, world.genomes) for _ in range(2))
+    first, second = (world.context.work(generation, world.genomes) for _ in range(2))
     assert [facts(result) for result in first] == [facts(result) for result in second]
 
 
 def test_students_do_not_depend_on_their_number(world: World) -> None:
     plans = student_plans(CONFIG, 2, None)
     for number in (0, 3, 5):
-        (alone,) = work(world.context, [plans[number]], {})
+        (alone,) = world.context.work([plans[number]], {})
         assert alone.genome is not None
         assert alone.genome.id == world.students[number].id
 
 
 def test_time_is_shared_evenly_among_the_plans(world: World) -> None:
-    results = work(world.context, [plan(i, world.students[:2]) for i in range(3)], world.genomes)
+    results = world.context.work([plan(i, world.students[:2]) for i in range(3)], world.genomes)
     assert len({result.wall_s for result in results}) == 1
     assert results[0].wall_s > 0
 
@@ -599,7 +599,7 @@ def test_an_evaluation_returns_the_episodes_of_its_phase(
         EvaluationPlan(generation_number, index, genome.id, phase)
         for index, genome in enumerate(world.students)
     ][::-1]
-    results = work(world.context, plans, world.genomes)
+    results = world.context.work(plans, world.genomes)
     for asked, result in zip(plans, results, strict=True):
         assert result.key == (phase, generation_number, asked.index)
         assert result.status == "ok"

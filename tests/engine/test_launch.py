@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import threading
-
 import pytest
 
 from engine import launch as launching
@@ -11,7 +7,7 @@ from engine.config import DispatchConfig, RunConfig
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError, TaskError
 from engine.evolution import ExtinctionError
-from engine.launch import launch, stop_on_signals
+from engine.launch import launch
 from engine.layout import pack_path
 from engine.progress import SilentProgress
 from engine.run_directory import RunDirectory
@@ -22,34 +18,6 @@ from strategies.crossover import crossovers
 def own_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget after the test which operators its plug-ins registered."""
     monkeypatch.setattr(crossovers, "_classes", dict(crossovers._classes))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_one_stops(number) -> None:
-    before = signal.getsignal(number)
-    notes: list[str] = []
-    with stop_on_signals(notes.append) as stop:
-        assert not stop.is_set()
-        os.kill(os.getpid(), number)
-        assert stop.is_set()
-        assert notes == ["stopping after what is in flight; once more stops at once"]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
-
-
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    seen = []
-
-    def look() -> None:
-        with stop_on_signals(lambda text: None) as stop:
-            seen.append((stop.is_set(), signal.getsignal(signal.SIGINT) is before))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    assert seen == [(False, True)]
 
 
 @pytest.mark.parametrize(

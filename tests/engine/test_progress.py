@@ -8,14 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine.progress import (
-    GenerationSummary,
-    LiveProgress,
-    LogProgress,
-    Progress,
-    SilentProgress,
-    make_progress,
-)
+from engine.live_progress import LiveProgress, make_progress
+from engine.progress import GenerationSummary, LogProgress, Progress, SilentProgress
 
 SUMMARY = GenerationSummary(
     generation=1,

@@ -12,7 +12,7 @@ from populations.errors import CultivarError
 from populations.genome import Genome, Lineage
 from populations.manager import PopulationManager, Recipe, Sizes
 from populations.network import NetworkSpec, Weights
-from populations.plans import ChildPlan, EvaluationPlan, FineTune, Plan, Result, plan_key
+from populations.plans import ChildPlan, EvaluationPlan, FineTune, Plan, Result
 from populations.population import Record
 
 SPEC = NetworkSpec((1,), (), 2)
@@ -94,11 +94,11 @@ def answer(plan: Plan, *returns: float, number: int | None = None) -> Result:
     if isinstance(plan, ChildPlan):
         number = 1000 * plan.generation + plan.index if number is None else number
         genome = make_genome(number, plan.kind, plan.generation, plan.index)
-    return Result(*plan_key(plan), status="ok", genome=genome, returns=returns)
+    return Result(*plan.key, status="ok", genome=genome, returns=returns)
 
 
 def failure(plan: Plan, status: Any = "failed") -> Result:
-    return Result(*plan_key(plan), status=status, reason="bad luck")
+    return Result(*plan.key, status=status, reason="bad luck")
 
 
 def founded(

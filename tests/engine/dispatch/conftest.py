@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from engine.breeding import Context, work
+from engine.breeding import Context
 from engine.config import DispatchConfig, EnvironmentConfig, LearningConfig
 from engine.dispatch.executor import Executor
 from engine.dispatch.serial import SerialExecutor
@@ -79,7 +79,7 @@ def make_plan() -> MakePlan:
 @pytest.fixture(scope="session")
 def clean(context: Context, make_plan: MakePlan, one_thread: None) -> dict[int, Result]:
     """Return the results of eight plans that nothing went wrong with, by index."""
-    results = work(context, [make_plan(index) for index in range(8)], {})
+    results = context.work([make_plan(index) for index in range(8)], {})
     assert {result.status for result in results} == {"ok"}
     assert len({result.genome.id for result in results if result.genome}) == 8
     return {result.index: result for result in results}

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ import pytest
 
 from engine.config import DispatchConfig
 from engine.dispatch.executor import Batch
-from populations.plans import EvaluationPlan, FineTune, Result, plan_key
+from populations.plans import EvaluationPlan, FineTune, Result
 from populations.storage import genome_to_bytes
 from strategies.crossover.fresh import FreshCrossover
 
@@ -130,7 +130,7 @@ def test_evaluations_find_their_genomes(make_executor, context, clean) -> None:
         context,
         [Batch.of(plans[:3], genomes), Batch.of(plans[3:], genomes)],
     )
-    assert {result.key for result in results.values()} == {plan_key(plan) for plan in plans}
+    assert {result.key for result in results.values()} == {plan.key for plan in plans}
     assert all(len(result.returns) == context.holdout_episodes for result in results.values())
 
 
@@ -273,3 +273,51 @@ def test_workers_compute_with_one_thread(ray_cluster) -> None:
 
     counts = ray.get(ray.remote(num_cpus=1)(count).remote())
     assert counts == {1}
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A plan of another kind than those of breeding: a number to add to the context's own."""
+
+    index: int
+    number: int
+    needs: tuple[str, ...] = ()
+
+    def abandoned(self, status: str, reason: str, attempts: int) -> Total:
+        return Total(self.index, None, status, reason, attempts=attempts)
+
+
+@dataclass(frozen=True)
+class Total:
+    index: int
+    value: int | None
+    status: str = "ok"
+    reason: str = ""
+    node: str = ""
+    attempts: int = 1
+
+    @property
+    def key(self) -> int:
+        return self.index
+
+
+@dataclass(frozen=True)
+class Adder:
+    """A context that knows nothing of networks, and cannot add thirteen."""
+
+    start: int
+
+    def work(self, plans: Sequence[Sum], genomes: Any) -> list[Total]:
+        if any(plan.number == 13 for plan in plans):
+            raise ArithmeticError("thirteen")
+        return [Total(plan.index, self.start + plan.number) for plan in plans]
+
+
+def test_plans_of_any_kind_are_carried_out_and_fail_alone(make_executor) -> None:
+    plans = [Sum(index, number) for index, number in enumerate((1, 5, 13, 2))]
+    results = run(make_executor(DispatchConfig(attempts=2)), Adder(100), [Batch.of(plans, {})])
+    assert [results[index].value for index in range(4)] == [101, 105, None, 102]
+    assert [results[index].status for index in range(4)] == ["ok", "ok", "failed", "ok"]
+    assert "ArithmeticError: thirteen" in results[2].reason
+    assert [results[index].attempts for index in range(4)] == [1, 1, 2, 1]
+    assert all(results[index].node for index in (0, 1, 3))

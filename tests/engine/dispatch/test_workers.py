@@ -1,0 +1,96 @@
+"""Which executor settings ask for, and what the first and the second Ctrl-C do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.config import DispatchConfig
+from engine.dispatch.serial import SerialExecutor
+from engine.dispatch.workers import executor_of, stop_on_signals
+from engine.errors import DispatchError
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_one_stops(number) -> None:
+    before = signal.getsignal(number)
+    notes: list[str] = []
+    with stop_on_signals(notes.append) as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), number)
+        assert stop.is_set()
+        assert notes == ["stopping after what is in flight; once more stops at once"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def look() -> None:
+        with stop_on_signals(lambda text: None) as stop:
+            seen.append((stop.is_set(), signal.getsignal(signal.SIGINT) is before))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [(False, True)]
+
+
+def test_no_workers_mean_this_process() -> None:
+    with executor_of(DispatchConfig(), "local", 0) as executor:
+        assert isinstance(executor, SerialExecutor)
+
+
+def test_a_cluster_that_does_not_answer_is_an_error() -> None:
+    with (
+        pytest.raises(DispatchError, match="must be local, auto or HOST:PORT, not 'nowhere'"),
+        executor_of(DispatchConfig(), "nowhere", None),
+    ):
+        pytest.fail("joined a cluster that does not exist")
+
+
+@pytest.mark.ray
+def test_workers_preload_what_they_are_told_and_close_with_the_block() -> None:
+    code = (
+        "import ray\n"
+        "from engine.config import DispatchConfig\n"
+        "from engine.dispatch.workers import executor_of\n"
+        "with executor_of(DispatchConfig(), 'local', 1, preload=['engine.breeding']) as used:\n"
+        "    print(used.n_workers, ray.get(used._warm_up))\n"
+        "print(ray.is_initialized())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.split() == ["1", "[None]", "False"], done.stderr
+
+
+def test_work_without_ray_imports_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys\n"
+        "import engine.dispatch.workers\n"
+        "print(sorted({'ray', 'torch', 'pydantic', 'gymnasium'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "[]"
