@@ -1,4 +1,4 @@
-"""Closed-form repair: refit the output layer of a network to its target."""
+"""Closed-form repair: refit the output layer of a network, or only what its actions share."""
 
 from __future__ import annotations
 
@@ -52,6 +52,42 @@ def refit_output(
         stack.view(buffer, output.weight)[k] = weight
         stack.view(buffer, output.bias)[k] = bias
     return stack.unload(buffer)
+
+
+def refit_common_value(
+    spec: NetworkSpec,
+    weights: Weights,
+    states: NDArray[np.float32],
+    wanted: NDArray[np.float32],
+    ridge: float,
+) -> dict[str, NDArray[np.float32]]:
+    """Return the network with its mean over actions refitted, and nothing else changed.
+
+    A softmax does not see what all actions have in common, so a network that was trained through
+    one has the right preferences around an arbitrary value. The same vector is added to every row
+    of the output weight, and the same number to every bias: the ridge regression, as in
+    :func:`refit_output`, of what the mean lacks on the features. Differences between actions stay
+    as they are, up to float32 rounding.
+
+    Args:
+        spec: Architecture of the network.
+        weights: The network.
+        states: Float32 of shape ``(N, n_inputs)``.
+        wanted: What the mean over actions should be, float32 of shape ``(N,)``.
+        ridge: Penalty relative to the features' own size, positive.
+    """
+    output = spec.blocks[-1]
+    stack = FlatStack(spec, 1)
+    path = FastMLP(stack, stack.load([weights]), stack.new())
+    features = path.features(pad_states(states))[0, :, : len(states)].double()
+    weight = torch.from_numpy(weights[output.weight]).double().mean(dim=0)
+    bias = torch.from_numpy(weights[output.bias]).double().mean()
+    lacking = torch.from_numpy(wanted).double() - weight @ features - bias
+    slope, offset = _ridge_regression(features, lacking.unsqueeze(0), ridge)
+    refitted = {name: tensor.copy() for name, tensor in weights.items()}
+    refitted[output.weight] += slope.float().numpy()
+    refitted[output.bias] += offset.float().numpy()
+    return refitted
 
 
 def _ridge_regression(features: Tensor, wanted: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
