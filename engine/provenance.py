@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import textwrap
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,17 @@ import torch
 
 from engine.config import RunConfig
 from engine.errors import RunDirectoryError
+from engine.versions import versions
 from populations.tensor_file import canonical_json
+
+DISTRIBUTIONS = ("cultivar", "torch", "numpy", "gymnasium", "ray")
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
     """Return hashes of configuration and plug-ins, the kind of CPU, and versions, as JSON."""
     return {
         "cpu": _cpu(),
-        "versions": _versions(),
+        "versions": versions(*DISTRIBUTIONS),
         "config": _fingerprint(config),
         "plugins": _plugins(config),
     }
@@ -45,7 +46,7 @@ def compare(file: Path, begun: Mapping[str, Any], config: RunConfig) -> list[str
         if begun["plugins"].get(plugin) != digest:
             raise RunDirectoryError(f"{plugin} was changed after the run began; {mend}")
     before = {"CPU": begun["cpu"], **begun["versions"]}
-    here = {"CPU": _cpu(), **_versions()}
+    here = {"CPU": _cpu(), **versions(*DISTRIBUTIONS)}
     changed = [f"{k} {before.get(k)} to {v}" for k, v in here.items() if before.get(k) != v]
     if not changed:
         return []
@@ -88,8 +89,3 @@ def _plugins(config: RunConfig) -> dict[str, str]:
 def _cpu() -> str:
     """Return the vector instructions that torch uses; equal bytes are promised per kind."""
     return torch.backends.cpu.get_cpu_capability()
-
-
-def _versions() -> dict[str, str]:
-    names = ("cultivar", "torch", "numpy", "gymnasium", "ray")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,17 +1,17 @@
-"""Reading Q-networks that were trained elsewhere; the only reader of ``.pt`` files.
+"""Q-networks in ``.pt`` files: those trained elsewhere are read, ours are read and written.
 
-A state dict tells names and shapes, not activations: a network is taken to be Linear, optional
-LayerNorm, ReLU, optional Dropout, repeated, which is what the gaps in its numbering must agree
-with. A network with tanh has the same file and cannot be told apart.
+Ours are plain state dicts that load with ``weights_only=True``: float32 tensors, or int8 codes with
+their scales. This is the only reader and writer of such files.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.errors import TeacherError
-from populations.errors import GenomeError, GenomeFileError
-from populations.network import NetworkSpec, Norm
-from populations.storage import load_weights, read_tensors
+from engine.learning.agentfarm import is_pickled_module, read_pickled_module
+from engine.learning.architecture import Arrays
+from engine.learning.state_dicts import Checkpoint, interpret
+from populations.errors import GenomeFileError
+from populations.genome import Genome
+from populations.network import NetworkSpec, Weights
+from populations.storage import load_genome, load_weights, read_tensors, write_atomically
 from populations.tensor_file import METADATA_KEY
 
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -40,7 +44,6 @@ STATE_DICT_KEYS = (
 )
 """Where a checkpoint keeps its state dict; the first of these that it has is read."""
 
-NAME = re.compile(r"(?P<prefix>(?:.*\.)?)(?P<index>[0-9]{1,4})\.(?P<kind>weight|bias)")
 ADVICE = (
     "Expected a state dict saved with torch.save(model.state_dict(), path), or a .safetensors file"
 )
@@ -57,20 +60,41 @@ LOAD_ERRORS = (
     ValueError,
 )
 
-Arrays = dict[str, NDArray[np.float32]]
+
+def load_network(
+    path: Path, allow_unsafe: bool = False, allow_non_finite: bool = False
+) -> tuple[NetworkSpec, Arrays]:
+    """Return architecture and float32 tensors of :func:`read_checkpoint`."""
+    checkpoint = read_checkpoint(path, allow_unsafe, allow_non_finite)
+    return checkpoint.spec, checkpoint.weights
 
 
-def load_network(path: Path, allow_unsafe: bool = False) -> tuple[NetworkSpec, Arrays]:
+def load_genome_file(path: Path) -> Genome:
+    """Read a file of :func:`save_int8`.
+
+    Returns:
+        The genome, equal to the one that was saved but for its lineage, which the file lacks.
+
+    Raises:
+        TeacherError: The file is missing, damaged, or not an int8 network.
+    """
+    genome = read_checkpoint(path).genome
+    if genome is None:
+        raise TeacherError(f"{path}: expected an int8 network, but its weights are floating point")
+    return genome
+
+
+def read_checkpoint(
+    path: Path, allow_unsafe: bool = False, allow_non_finite: bool = False
+) -> Checkpoint:
     """Read a Q-network from a file of ours, or from one that torch or safetensors wrote.
 
     Args:
         path: A ``.safetensors``, ``.pt`` or ``.pth`` file.
-        allow_unsafe: Unpickle a torch file without restrictions, which runs whatever code is in
-            it. Without this a file that needs code is refused.
-
-    Returns:
-        The architecture, and float32 tensors under its names. An observation is taken to be flat
-        unless the file is one of ours.
+        allow_unsafe: Unpickle a torch file that is more than a state dict, which runs whatever
+            code is in it (except for modules of AgentFarm, whose code is never run). Without this
+            such a file is refused.
+        allow_non_finite: Whether NaN and infinity are let through.
 
     Raises:
         TeacherError: The file is missing, damaged, unsafe, or holds something else.
@@ -78,24 +102,70 @@ def load_network(path: Path, allow_unsafe: bool = False) -> tuple[NetworkSpec, A
     if not path.is_file():
         raise TeacherError(f"{path}: expected the file of a trained Q-network, but there is none")
     if path.suffix == ".safetensors":
-        try:
-            tensors, metadata = read_tensors(path)
-            if METADATA_KEY in metadata:
-                spec, weights, _ = load_weights(path)
-                return spec, weights
-        except GenomeFileError as error:
-            raise TeacherError(str(error)) from error
-    elif path.suffix in TORCH_SUFFIXES:
-        tensors = _state_dict(path, _load_torch(path, allow_unsafe))
-    else:
-        raise TeacherError(
-            f"{path}: expected a .safetensors, .pt or .pth file, not {path.suffix or 'no suffix'}"
-        )
-    return _interpret(path, {name: _to_float32(path, name, t) for name, t in tensors.items()})
+        return _read_safetensors(path, allow_non_finite)
+    if path.suffix in TORCH_SUFFIXES:
+        content, unsafe = _load_torch(path, allow_unsafe)
+        found = interpret(path, _state_dict(path, content), allow_non_finite)
+        return replace(found, unsafe=unsafe)
+    raise TeacherError(
+        f"{path}: expected a .safetensors, .pt or .pth file, not {path.suffix or 'no suffix'}"
+    )
 
 
-def _load_torch(path: Path, allow_unsafe: bool) -> Any:
-    """Return what ``torch.save`` wrote."""
+def save_network(path: Path, spec: NetworkSpec, weights: Weights) -> None:
+    """Write a float32 network as a plain state dict; equal weights give equal bytes.
+
+    Raises:
+        GenomeShapeError: The weights are not those of ``spec``.
+        GenomeValueError: A weight is NaN or infinite.
+        OSError: The file cannot be written.
+    """
+    spec.check(weights, str(path))
+    _save(path, _to_torch({name: weights[name] for name in spec.shapes}))
+
+
+def save_int8(path: Path, genome: Genome) -> None:
+    """Write an int8 network as a plain state dict; equal genomes give equal bytes.
+
+    The matrices are int8 tensors; ``network.0.weight.scale`` holds the scale of each row.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    tensors = _to_torch(genome.tensors())
+    assert all(tensors[name].dtype == torch.int8 for name in genome.spec.matrices)
+    assert all(tensors[f"{name}.scale"].dtype == torch.float32 for name in genome.spec.matrices)
+    _save(path, tensors)
+
+
+def _to_torch(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Return tensors of their own memory, as torch writes all the memory that one is a view of."""
+    return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    content = io.BytesIO()  # torch would write the name of a file into it
+    torch.save(tensors, content)
+    write_atomically(path, content.getvalue())
+
+
+def _read_safetensors(path: Path, allow_non_finite: bool) -> Checkpoint:
+    """Read tensors of any origin, or a genome or weights of ours."""
+    try:
+        tensors, metadata = read_tensors(path)
+        if METADATA_KEY not in metadata:
+            return interpret(path, tensors, allow_non_finite)
+        if '"what":"genome"' in metadata[METADATA_KEY]:  # canonical JSON, checked by load_genome
+            genome = load_genome(path)
+            return Checkpoint(genome.spec, genome.to_weights(), genome)
+        spec, weights, _ = load_weights(path)
+        return Checkpoint(spec, weights)
+    except GenomeFileError as error:
+        raise TeacherError(str(error)) from error
+
+
+def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
+    """Return what ``torch.save`` wrote, and whether that took unrestricted unpickling."""
     with path.open("rb") as file:
         magic = file.read(2)
     if magic == b"PK":
@@ -109,19 +179,30 @@ def _load_torch(path: Path, allow_unsafe: bool) -> Any:
     elif magic != b"\x80\x02":  # the pickle protocol of torch before 1.6
         raise TeacherError(f"{path}: not a file that torch.save wrote, or damaged. {ADVICE}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=not allow_unsafe)
+        return torch.load(path, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
-        if allow_unsafe or "nsupported" not in str(error):
+        if "nsupported" not in str(error):
             raise TeacherError(f"{path}: the file is truncated or damaged") from error
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise TeacherError(
-            f"{path}: loading this file would run code from it"
-            f"{f' ({found[1]})' if found else ''}. {ADVICE}; "
-            "if you trust its author, pass --allow-unsafe-unpickle"
-        ) from error
+        if not allow_unsafe:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            raise TeacherError(
+                f"{path}: loading this file would run code from it"
+                f"{f' ({found[1]})' if found else ''}. {ADVICE}; "
+                "if you trust its author, pass --allow-unsafe-unpickle"
+            ) from error
     except LOAD_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise TeacherError(f"{path}: the file is truncated or damaged ({reason})") from error
+        raise _damaged(path, error) from error
+    if is_pickled_module(path):
+        return read_pickled_module(path), True
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False), True
+    except LOAD_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> TeacherError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return TeacherError(f"{path}: the file is truncated or damaged ({reason})")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
@@ -146,131 +227,8 @@ def _is_state_dict(content: object) -> bool:
         isinstance(content, Mapping)
         and len(content) > 0
         and all(isinstance(name, str) for name in content)
-        and all(isinstance(tensor, Tensor) for tensor in content.values())
+        and all(isinstance(tensor, Tensor | np.ndarray) for tensor in content.values())
     )
-
-
-def _to_float32(path: Path, name: str, tensor: Tensor | NDArray[Any]) -> NDArray[np.float32]:
-    """Return a floating-point tensor as float32; a number too large for it becomes infinite."""
-    if isinstance(tensor, Tensor):
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise TeacherError(
-                f"{path}: {name} must be a dense floating-point tensor, not {tensor.dtype}"
-            )
-        return np.array(tensor.detach().to(torch.float32).numpy())
-    if tensor.dtype.kind != "f":
-        raise TeacherError(f"{path}: {name} must be floating point, not {tensor.dtype}")
-    with np.errstate(over="ignore"):
-        return tensor.astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Module:
-    """One numbered module of a Sequential: its tensors by ``weight`` and ``bias``."""
-
-    index: int
-    name: str
-    tensors: Arrays
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether it is a Linear; otherwise it is a LayerNorm."""
-        return self.tensors["weight"].ndim == 2
-
-
-def _interpret(path: Path, tensors: Arrays) -> tuple[NetworkSpec, Arrays]:
-    """Infer the architecture, and give the tensors its names."""
-    modules = _modules(path, tensors)
-    linears = [module for module in modules if module.is_linear]
-    norms = {module.index: module for module in modules if not module.is_linear}
-    if not linears:
-        raise TeacherError(f"{path}: expected Linear layers, but no weight is a matrix")
-    norm: Norm = "layer" if norms else "none"
-    has_dropout = _has_dropout(path, linears, norms)
-    try:
-        spec = NetworkSpec(
-            observation_shape=(linears[0].tensors["weight"].shape[1],),
-            hidden=tuple(len(linear.tensors["weight"]) for linear in linears[:-1]),
-            n_actions=len(linears[-1].tensors["weight"]),
-            norm=norm,
-            dropout_slots=has_dropout,
-        )
-    except GenomeError as error:
-        raise TeacherError(f"{path}: {error}") from error
-    found = {
-        f"{module.name}.{kind}": module.tensors[kind]
-        for module in modules
-        for kind in ("weight", "bias")
-    }
-    weights: Arrays = {}
-    for (original, tensor), (name, shape) in zip(found.items(), spec.shapes.items(), strict=True):
-        if tensor.shape != shape:
-            raise TeacherError(
-                f"{path}: {original} must have shape {shape} to fit the layers around it, "
-                f"not {tensor.shape}"
-            )
-        if not np.isfinite(tensor).all():
-            raise TeacherError(f"{path}: {original} holds NaN or infinity, or exceeds float32")
-        weights[name] = tensor
-    return spec, weights
-
-
-def _modules(path: Path, tensors: Arrays) -> list[_Module]:
-    """Return the modules of the one Sequential in a file, in its order.
-
-    The copies that training keeps as target networks are left out.
-    """
-    by_prefix: dict[str, dict[int, Arrays]] = {}
-    for name, tensor in tensors.items():
-        if "target" in name:
-            continue
-        match = NAME.fullmatch(name)
-        if match is None:
-            raise TeacherError(
-                f"{path}: {name} is not the weight or bias of a numbered layer such as "
-                "network.0.weight; only multi-layer perceptrons can be teachers"
-            )
-        if tensor.ndim not in ((1, 2) if match["kind"] == "weight" else (1,)):
-            raise TeacherError(
-                f"{path}: {name} has shape {tensor.shape}, but only Linear layers and LayerNorm "
-                "can be read, with weights of one or two dimensions and biases of one"
-            )
-        modules = by_prefix.setdefault(match["prefix"], {})
-        modules.setdefault(int(match["index"]), {})[match["kind"]] = tensor
-    if len(by_prefix) != 1:
-        raise TeacherError(
-            f"{path}: expected the layers of one network, not {len(by_prefix)}"
-            + (f": {', '.join(sorted(by_prefix))}" if by_prefix else "")
-        )
-    prefix, modules = by_prefix.popitem()
-    for index, parts in modules.items():
-        for kind in ("weight", "bias"):
-            if kind not in parts:
-                raise TeacherError(f"{path}: expected {prefix}{index}.{kind}, but it is missing")
-    return [_Module(index, f"{prefix}{index}", modules[index]) for index in sorted(modules)]
-
-
-def _has_dropout(path: Path, linears: list[_Module], norms: Mapping[int, _Module]) -> bool:
-    """Tell from the gaps in the numbering whether a Dropout follows each ReLU.
-
-    Raises:
-        TeacherError: The numbering is not that of Linear, LayerNorm or nothing, ReLU, and Dropout
-            or nothing.
-    """
-    hidden = linears[:-1]
-    expected = {linear.index + 1 for linear in hidden} if norms else set()
-    strides = {
-        following.index - linear.index
-        for linear, following in zip(hidden, linears[1:], strict=True)
-    }
-    shortest = 3 if norms else 2  # Linear, LayerNorm if any, ReLU
-    if set(norms) != expected or not (strides <= {shortest} or strides <= {shortest + 1}):
-        raise TeacherError(
-            f"{path}: expected Linear, LayerNorm or none, ReLU, Dropout or none, repeated, and a "
-            f"Linear at the end; but Linear layers are numbered "
-            f"{[linear.index for linear in linears]} and normalizations {sorted(norms)}"
-        )
-    return strides == {shortest + 1}
 
 
 def _listed(content: Mapping[Any, Any]) -> str:
