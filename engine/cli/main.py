@@ -1,7 +1,8 @@
 """The ``cultivar`` command.
 
-Exit codes: 0 done; 2 something that you can mend, told in one sentence; 130 stopped by Ctrl-C,
-go on with ``cultivar resume``. Anything else is a defect of cultivar and comes with a traceback.
+Exit codes: 0 done; 1 a validator did not pass; 2 something that you can mend, told in one sentence;
+130 stopped by Ctrl-C, go on with ``cultivar resume``. Anything else is a defect of cultivar and
+comes with a traceback.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 # Before NumPy and torch are imported: their threads would fight over the cores with the workers,
@@ -22,7 +24,8 @@ import click  # noqa: E402  # threads are set first
 from engine.errors import RunInterruptedError  # noqa: E402  # likewise
 from populations.errors import CultivarError  # noqa: E402  # likewise
 
-# A full or read-only disk, a quota, a missing permission, too many open files.
+# A full or read-only disk, a quota, a missing permission, too many open files; a file where a
+# folder is needed, or the other way round.
 DISK_TROUBLE = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -31,6 +34,10 @@ DISK_TROUBLE = (
     errno.EPERM,
     errno.EIO,
     errno.EMFILE,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
 )
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -44,6 +51,12 @@ COMMANDS = {
     "presets": "engine.cli.settings",
     "settings": "engine.cli.settings",
 }
+"""The module of each command, in the order in which they are used.
+
+A command is the function of its name, with ``_`` for ``-``; the first line of its docstring is what
+``cultivar --help`` says of it.
+"""
+STAGES = "engine.cli.stages."
 
 
 class LazyGroup(click.Group):
@@ -53,15 +66,48 @@ class LazyGroup(click.Group):
         """Return the commands in the order in which they are used."""
         return list(COMMANDS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in two groups, without importing any of them."""
+        rows: dict[str, list[tuple[str, str]]] = {"Breeding": [], "Pipeline stages": []}
+        for name, module in COMMANDS.items():
+            group = "Pipeline stages" if module.startswith(STAGES) else "Breeding"
+            rows[group].append((name, _first_line(module, _function(name))))
+        for group, listed in rows.items():
+            if listed:
+                with formatter.section(group):
+                    formatter.write_dl(listed)
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Return a command by name, or None."""
         if name not in COMMANDS:
             return None
         import importlib
 
-        command = getattr(importlib.import_module(COMMANDS[name]), name)
+        command = getattr(importlib.import_module(COMMANDS[name]), _function(name))
         assert isinstance(command, click.Command), f"{name} is not a command"
         return command
+
+
+def _function(command: str) -> str:
+    return command.replace("-", "_")
+
+
+def _first_line(module: str, function: str) -> str:
+    """Return the first line of a function's docstring, read from the source of its module.
+
+    Importing the modules instead would load pandas and torch for a page of help.
+    """
+    import ast
+    import importlib.util
+
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"there is no module {module}"
+    assert spec.origin is not None, f"{module} has no source"
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n")[0].replace("``", "'")
+    raise AssertionError(f"{module} has no function {function}")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -103,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        where = f" ({error.filename})" if error.filename else ""
+        named = error.filename2 or error.filename  # of a rename the target, which the user knows
+        where = f" ({named})" if named else ""
         click.echo(f"{error.strerror}{where}; what was finished before is recorded", err=True)
         sys.exit(USER_ERROR)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -58,10 +60,70 @@ def test_every_command_can_be_loaded_and_says_what_it_does(monkeypatch, capsys) 
     assert exited.value.code == 0
     listed = capsys.readouterr().out
     for name in main.COMMANDS:
-        assert name in listed
         command = main.cli.get_command(click.Context(main.cli), name)
         assert command is not None
         assert command.help
+        first_line = command.help.partition("\n")[0].replace("``", "'")
+        assert f"{name} {first_line}" in " ".join(listed.split())
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys\n"
+        "from engine.cli import main\n"
+        "try:\n"
+        "    main.main(['--help'])\n"
+        "except SystemExit as exited:\n"
+        "    assert exited.code == 0\n"
+        "print(sorted({'torch', 'numpy', 'pandas', 'scipy', 'ray'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, imported = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
+    assert imported == "[]"
+    rows = {line.split()[0]: i for i, line in enumerate(listed) if line.startswith("  ")}
+    assert listed.index("Breeding:") < rows["evolve"] < rows["settings"]
+
+
+def test_a_command_returns_its_exit_code(monkeypatch) -> None:
+    monkeypatch.setattr(main.cli, "main", lambda **_: 1)
+    with pytest.raises(SystemExit) as exited:
+        main.main()
+    assert exited.value.code == 1
+
+
+SCRIPTS = Path(__file__).parents[3] / "scripts"
+ENTRY_POINTS = {
+    "run_distillation": "distill",
+    "validate_distillation": "validate-distillation",
+    "compare_distillation_modes": "compare-distillation-modes",
+    "quantize_distilled": "quantize",
+    "qat_distilled": "qat",
+    "validate_quantized": "validate-quantized",
+    "benchmark_crossover": "benchmark-crossover",
+    "finetune_child": "finetune",
+    "validate_recombination": "validate-recombination",
+    "run_crossover_search": "crossover-search",
+    "run_multi_gen_search": "multi-gen-search",
+    "train_cartpole_parents": "train-cartpole-parents",
+    "run_cartpole_recombination": "cartpole-recombination",
+    "run_dual_teacher_cartpole": "dual-teacher-cartpole",
+}
+
+
+@pytest.mark.parametrize("script", ENTRY_POINTS)
+def test_a_documented_script_is_its_command(monkeypatch, script) -> None:
+    called = []
+    monkeypatch.setattr(main, "run_command", called.append)
+    runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    assert called == [ENTRY_POINTS[script]]
+
+
+def test_a_command_gets_the_arguments_of_its_script(monkeypatch) -> None:
+    given = []
+    monkeypatch.setattr(main, "main", given.append)
+    monkeypatch.setattr(sys, "argv", ["scripts/quantize_distilled.py", "--pair", "A"])
+    main.run_command("quantize")
+    assert given == [["quantize", "--pair", "A"]]
 
 
 def test_reading_a_leaderboard_imports_neither_torch_nor_ray() -> None:

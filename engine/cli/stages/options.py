@@ -1,0 +1,246 @@
+"""Options that several stages have, so that a flag means the same wherever it is.
+
+Each function returns a decorator; its arguments are the defaults of one command.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import math
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+from click.types import IntParamType
+
+from engine.errors import StageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """Adds options to a function, and returns it as what it was."""
+
+    def __call__(self, function: F, /) -> F:
+        """Add the options."""
+
+
+FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+REPORT_ONLY = "report_only"
+LARGEST_SEED = 2**63 - 1  # torch takes no larger one, NumPy no negative one
+
+
+class Number(click.FloatRange):
+    """A finite number, in a range where one is given; a plain ``FloatRange`` lets NaN through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail with one sentence."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Seed(IntParamType):
+    """A seed that every generator takes; an ``IntRange`` would print the bounds into every help."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seed, or fail with one sentence."""
+        seed: int = super().convert(value, param, ctx)
+        if not 0 <= seed <= LARGEST_SEED:
+            self.fail(f"{seed} is not a whole number from 0 to {LARGEST_SEED}.", param, ctx)
+        return seed
+
+
+SHARE = Number(min=0, max=1)
+SEED = Seed()
+
+
+def pair_option(default: str = "both") -> Decorator:
+    """Add ``--pair``: argument ``pair``; see :func:`labels`."""
+    return click.option(
+        "--pair",
+        type=click.Choice(["A", "B", "both"]),
+        default=default,
+        show_default=True,
+        help="Which of the two networks.",
+    )
+
+
+def labels(pair: str) -> tuple[str, ...]:
+    """Return the networks that ``--pair`` stands for: ``A``, ``B``, or both in that order."""
+    return ("A", "B") if pair == "both" else (pair,)
+
+
+def size_options(
+    n_inputs: int | None = 8, n_actions: int | None = 4, hidden: int | None = 64
+) -> Decorator:
+    """Add ``--input-dim``, ``--output-dim`` and ``--hidden-size`` (also ``--parent-hidden``).
+
+    The arguments are ``n_inputs``, ``n_actions`` and ``hidden``.
+    """
+    return _all(
+        _shown("--input-dim", "n_inputs", n_inputs, COUNT, "Numbers in one state."),
+        _shown("--output-dim", "n_actions", n_actions, COUNT, "Number of actions."),
+        click.option(
+            "--parent-hidden",
+            "--hidden-size",
+            "hidden",
+            type=COUNT,
+            default=hidden,
+            show_default=True,
+            help="Units in each of the parents' two hidden layers.",
+        ),
+    )
+
+
+def states_options(n_states: int | None = 1000, seed: int | None = 42) -> Decorator:
+    """Add ``--states-file``, ``--n-states`` and ``--seed``."""
+    return _all(
+        click.option(
+            "--states-file",
+            type=FILE,
+            help="Float32 rows, (N, inputs), as .npy; default: normally distributed ones.",
+        ),
+        _shown("--n-states", "n_states", n_states, COUNT, "Number of states."),
+        seed_option(seed),
+    )
+
+
+def seed_option(default: int | None = 42, help: str = "Seed of all that is drawn.") -> Decorator:
+    """Add ``--seed``."""
+    return _shown("--seed", "seed", default, SEED, help)
+
+
+def training_states_option() -> Decorator:
+    """Add ``--use-training-states``."""
+    return click.option(
+        "--use-training-states",
+        is_flag=True,
+        help="Evaluate on the rows that were trained on, not on held-out ones.",
+    )
+
+
+def episode_options(n_episodes: int = 100, environment: str | None = None) -> Decorator:
+    """Add ``--env`` and ``--episodes``: arguments ``environment`` and ``n_episodes``."""
+    return _all(
+        click.option(
+            "--env",
+            "environment",
+            default=environment,
+            show_default=True,
+            help="Environment to play; default: the one that the sidecars name.",
+        ),
+        _shown("--episodes", "n_episodes", n_episodes, COUNT, "Episodes that each network plays."),
+    )
+
+
+def report_options(directory: str) -> Decorator:
+    """Add ``--report-dir`` and ``--report-only``."""
+    return _all(
+        click.option(
+            "--report-dir",
+            type=FILE,
+            default=directory,
+            show_default=True,
+            help="Where the reports go.",
+        ),
+        click.option(
+            "--report-only", is_flag=True, help="Exit with 0 even if a threshold is missed."
+        ),
+    )
+
+
+def unsafe_option() -> Decorator:
+    """Add ``--allow-unsafe-unpickle``: argument ``allow_unsafe_unpickle``."""
+    return click.option(
+        "--allow-unsafe-unpickle",
+        is_flag=True,
+        help="Let .pt files run their code while they are loaded; for files you trust.",
+    )
+
+
+def threshold_options(thresholds: type[Any], **defaults: float | None) -> Decorator:
+    """Add an option per limit of a dataclass, and pass an instance as ``thresholds``.
+
+    ``min_action_agreement`` becomes ``--min-action-agreement``; what stands below the field in the
+    source is the text of its option. A limit of None is not checked unless it is given. A field
+    ``report_only`` is filled from the option of that name, see :func:`report_options`.
+
+    Args:
+        thresholds: The dataclass; all its fields have defaults. A ValueError of its constructor
+            becomes a StageError.
+        **defaults: What this command sets in place of the defaults of the dataclass.
+    """
+    fields = dataclasses.fields(thresholds)
+    limits = {field.name: field.default for field in fields if field.name != REPORT_ONLY}
+    is_recorded = len(limits) < len(fields)
+    assert set(defaults) <= set(limits), f"not all of {thresholds.__name__}: {sorted(defaults)}"
+    texts = _field_texts(thresholds)
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_thresholds(*args: Any, **kwargs: Any) -> Any:
+            values = {name: kwargs.pop(name) for name in limits}
+            if is_recorded:
+                values[REPORT_ONLY] = kwargs[REPORT_ONLY]
+            try:
+                built = thresholds(**values)
+            except ValueError as error:
+                raise StageError(str(error)) from error
+            return function(*args, thresholds=built, **kwargs)
+
+        options = [
+            _shown(f"--{name.replace('_', '-')}", name, default, Number(), texts.get(name))
+            for name, default in (limits | defaults).items()
+        ]
+        return _all(*options)(with_thresholds)  # type: ignore[return-value]  # called as F is
+
+    return decorate
+
+
+def _field_texts(cls: type[Any]) -> dict[str, str]:
+    """Return the docstring below each field in the source of a class."""
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(node, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in itertools.pairwise(node.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
+def finish(passed: bool, report_only: bool = False) -> int:
+    """Return the exit code of a validator: 1 if it did not pass and is to say so, else 0."""
+    return 0 if passed or report_only else 1
+
+
+def _shown(
+    flag: str, argument: str, default: Any, kind: click.ParamType[Any], help: str | None
+) -> Decorator:
+    """Return an option whose default is part of its help."""
+    return click.option(flag, argument, type=kind, default=default, show_default=True, help=help)
+
+
+def _all(*options: Decorator) -> Decorator:
+    """Return a decorator that adds options in the order in which they are to be listed."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
