@@ -1,0 +1,268 @@
+"""The networks of a stage, each with the sidecar that tells where it comes from.
+
+Beside ``student_A.pt`` lies ``student_A.pt.json``: architecture, sources, seeds and versions, and
+the SHA-256 of the ``.pt`` it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import StageError
+from engine.learning.checkpoints import read_checkpoint, save_int8, save_network
+from engine.stages.networks import Network
+from engine.stages.report_files import write_json
+from engine.versions import versions
+from populations.genome import Genome
+from populations.network import NetworkSpec
+
+FORMAT = "cultivar-pipeline"
+SCHEMA_VERSION = 1
+DISTRIBUTIONS = ("cultivar", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Role:
+    """One network of a stage.
+
+    Attributes:
+        name: What it is in the stage: ``parent_A``, ``student_A``, ``child`` and so on.
+        path: Its file, or None for one in memory.
+        network: Its float32 network, dequantized where the file is int8.
+        genome: The int8 network of the file, or None for a float one.
+        sha256: SHA-256 of the file; empty without one.
+        sidecar: What its sidecar says; empty where there is none of ours.
+        unsafe: Whether loading it needed, and was allowed, to unpickle without restrictions.
+    """
+
+    name: str
+    path: Path | None
+    network: Network
+    genome: Genome | None = None
+    sha256: str = ""
+    sidecar: dict[str, Any] = field(default_factory=dict)
+    unsafe: bool = False
+
+    @property
+    def format(self) -> Literal["float32", "int8"]:
+        """What the weights of the file are; imported int8 files of AgentFarm become float32."""
+        return "float32" if self.genome is None else "int8"
+
+    def source(self, directory: Path) -> dict[str, str | None]:
+        """Return path and hash of the file, as the sidecar of a file in ``directory`` has them.
+
+        The path is relative to that folder, so that a folder can be moved as a whole and equal
+        runs in different folders write equal sidecars.
+        """
+        path = None
+        if self.path is not None:
+            path = Path(os.path.relpath(self.path.resolve(), directory.resolve())).as_posix()
+        return {"path": path, "sha256": self.sha256 or None}
+
+
+def load_role(name: str, path: Path, allow_unsafe: bool = False) -> Role:
+    """Read a network and its sidecar.
+
+    NaN and infinite weights are let through, for a validator to report. A JSON file beside the
+    network that is not one of our sidecars, such as AgentFarm's, counts as none.
+
+    Args:
+        name: What the network is in the stage.
+        path: Its file.
+        allow_unsafe: Whether a file may be unpickled that is more than a state dict.
+
+    Raises:
+        TeacherError: The file is missing, damaged, unsafe, or holds no network.
+        StageError: The sidecar is damaged, or belongs to another file.
+    """
+    checkpoint = read_checkpoint(path, allow_unsafe, allow_non_finite=True)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Role(
+        name,
+        path,
+        Network(checkpoint.spec, checkpoint.weights),
+        checkpoint.genome,
+        digest,
+        _read_sidecar(path, digest),
+        checkpoint.unsafe,
+    )
+
+
+def load_source(role: Role, source: str, name: str, allow_unsafe: bool = False) -> Role | None:
+    """Read the network that another one was made from, such as the teacher of a student.
+
+    Args:
+        role: The network whose sidecar names its sources.
+        source: Which of them.
+        name: What it is in the stage.
+        allow_unsafe: As in :func:`load_role`.
+
+    Returns:
+        The network, or None where the sidecar names no file.
+
+    Raises:
+        TeacherError: As in :func:`load_role`.
+        StageError: The file is not there any more, or was replaced.
+    """
+    recorded = role.sidecar.get("sources", {}).get(source, {})
+    if role.path is None or not recorded.get("path"):
+        return None
+    path = role.path.parent / recorded["path"]
+    if not path.is_file():
+        raise StageError(
+            f"{path}: expected the {source} that {_sidecar_path(role.path)} names, but there is "
+            "none; put it back, or name the file to use with its flag"
+        )
+    found = load_role(name, path, allow_unsafe)
+    if found.sha256 != recorded.get("sha256"):
+        raise StageError(
+            f"{path}: expected the {source} that {_sidecar_path(role.path)} names, with SHA-256 "
+            f"{recorded.get('sha256')}, not {found.sha256}; it was replaced: put it back, or name "
+            "the file to use with its flag"
+        )
+    return found
+
+
+def save_role(path: Path, network: Network | Genome, sidecar: dict[str, Any]) -> None:
+    """Write a network and its sidecar.
+
+    Args:
+        path: The ``.pt`` file, float32 for a network and int8 for a genome.
+        network: What to write.
+        sidecar: What :func:`sidecar` returned; the SHA-256 of the file is added to it.
+
+    Raises:
+        GenomeValueError: A weight is NaN or infinite.
+        StageError: A file cannot be written.
+    """
+    try:
+        if isinstance(network, Genome):
+            save_int8(path, network)
+        else:
+            save_network(path, network.spec, network.weights)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        write_json(_sidecar_path(path), {**sidecar, "sha256": digest})
+    except OSError as error:
+        raise StageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def sidecar(kind: str, spec: NetworkSpec, dropout: float, **fields: Any) -> dict[str, Any]:
+    """Return the sidecar of a network.
+
+    Args:
+        kind: What the network is: ``teacher``, ``student``, ``child`` and so on.
+        spec: Its architecture.
+        dropout: Share of hidden units that is dropped while it trains.
+        **fields: What else to tell; by convention ``sources`` (see :meth:`Role.source`),
+            ``states``, ``environment``, ``seed``, ``config`` and ``metrics``.
+    """
+    widths = set(spec.hidden)
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "architecture": {
+            **spec.to_dict(),
+            "dropout": dropout,
+            "input_dim": spec.n_inputs,
+            "output_dim": spec.n_actions,
+            "hidden_size": widths.pop() if len(widths) == 1 else None,
+        },
+        "versions": versions(*DISTRIBUTIONS),
+        **fields,
+    }
+
+
+def environment_of(*roles: Role) -> str | None:
+    """Return the environment that the sidecars agree on; those that name none are not asked."""
+    named = {role.sidecar.get("environment") for role in roles} - {None}
+    return named.pop() if len(named) == 1 else None
+
+
+def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
+    """Return the sidecars of a network, of what it was made from, and so on to the first ones.
+
+    Returns:
+        Each sidecar after the folder of its file, the network's own first; and what is missing,
+        in words: files that are gone or replaced. A source that never had a sidecar of ours, such
+        as a teacher from elsewhere, is not missing.
+    """
+    found: list[tuple[Path, dict[str, Any]]] = []
+    missing: list[str] = []
+    if role.path is None or not role.sidecar:
+        return found, missing
+    waiting = [(role.path, role.sidecar)]
+    seen = {role.sha256}
+    while waiting:
+        path, sidecar = waiting.pop(0)
+        found.append((path.parent, sidecar))
+        for source in sidecar.get("sources", {}).values():
+            digest = source.get("sha256")
+            if not source.get("path") or digest in seen:
+                continue
+            seen.add(digest)
+            origin = path.parent / source["path"]
+            if not origin.is_file():
+                missing.append(f"{origin} is not there any more")
+            elif hashlib.sha256(origin.read_bytes()).hexdigest() != digest:
+                missing.append(f"{origin} was replaced")
+            elif further := _read_sidecar(origin, digest):
+                waiting.append((origin, further))
+    return found, missing
+
+
+def _sidecar_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
+    """Return the sidecar of a file, or nothing where there is none of ours."""
+    file = _sidecar_path(path)
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise StageError(
+            f"{file}: expected the JSON sidecar of {path.name}, but it is damaged ({error}); "
+            "remove it, or write both files again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return {}
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise StageError(
+            f"{file}: expected schema_version {SCHEMA_VERSION}, not "
+            f"{content.get('schema_version')!r}; read it with the version of cultivar that wrote it"
+        )
+    if not _is_well_formed(content):
+        raise StageError(
+            f"{file}: expected sources, states and environment as cultivar writes them; it was "
+            "changed: remove it, or write both files again"
+        )
+    if content.get("sha256") != digest:
+        raise StageError(
+            f"{file}: belongs to a file with SHA-256 {content.get('sha256')}, but {path.name} has "
+            f"{digest}; one of them was replaced: remove the sidecar, or write both files again"
+        )
+    return content
+
+
+def _is_well_formed(sidecar: dict[str, Any]) -> bool:
+    """Tell whether the fields that other stages follow are of the right types."""
+    sources = sidecar.get("sources", {})
+    return (
+        isinstance(sources, dict)
+        and all(isinstance(source, dict) for source in sources.values())
+        and all(
+            isinstance(source.get(name), str | None)
+            for source in sources.values()
+            for name in ("path", "sha256")
+        )
+        and isinstance(sidecar.get("states"), dict | None)
+        and isinstance(sidecar.get("environment"), str | None)
+    )
