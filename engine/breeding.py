@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config import EnvironmentConfig, LearningConfig
 from engine.learning.imitation import Lessons, Pupil, imitate
-from engine.learning.states import targets
+from engine.learning.targets import targets
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import StackedPolicy
 from engine.seeding import Purpose, episode_seeds, key, stream

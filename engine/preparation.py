@@ -22,9 +22,9 @@ from engine.learning.states import (
     collect_states,
     load_states,
     split_states,
-    targets,
     teacher_values,
 )
+from engine.learning.targets import targets
 from engine.learning.teachers import Teacher, load_teachers, train_teachers
 from engine.playing.environments import TaskSpec, describe
 from engine.playing.evaluation import evaluate

@@ -23,7 +23,8 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.launch import launch
-from engine.learning.states import targets, teacher_values
+from engine.learning.states import teacher_values
+from engine.learning.targets import targets
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import EnsemblePolicy, Policy, StackedPolicy
 from engine.progress import SilentProgress

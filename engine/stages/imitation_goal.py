@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.learning.course import Course
 from engine.learning.repair import refit_common_value, refit_output
-from engine.learning.states import targets as advantages
+from engine.learning.targets import targets as advantages
 from engine.learning.training import train
 from engine.stages.imitation_config import Calibration, ImitationConfig
 from engine.stages.networks import Network

@@ -12,7 +12,8 @@ from engine.breeding import Context, breed_batch
 from engine.config import RunConfig
 from engine.learning.imitation import Lessons
 from engine.learning.qnetwork import sequential
-from engine.learning.states import collect_states, split_states, targets, teacher_values
+from engine.learning.states import collect_states, split_states, teacher_values
+from engine.learning.targets import targets
 from engine.learning.teachers import Teacher
 from engine.playing.environments import describe
 from engine.playing.evaluation import evaluate

@@ -14,9 +14,9 @@ from engine.learning.states import (
     even_shares,
     load_states,
     split_states,
-    targets,
     teacher_values,
 )
+from engine.learning.targets import targets
 from engine.learning.teachers import Teacher
 from engine.playing.environments import describe
 from populations.network import NetworkSpec
