@@ -50,6 +50,7 @@ COMMANDS = {
     "show": "engine.cli.inspect",
     "presets": "engine.cli.settings",
     "settings": "engine.cli.settings",
+    "benchmark-crossover": "engine.cli.stages.recombination",
 }
 """The module of each command, in the order in which they are used.
 

@@ -67,7 +67,7 @@ def test_every_command_can_be_loaded_and_says_what_it_does(monkeypatch, capsys) 
         assert f"{name} {first_line}" in " ".join(listed.split())
 
 
-def test_help_imports_no_command() -> None:
+def test_help_has_two_groups_and_imports_no_command() -> None:
     code = (
         "import sys\n"
         "from engine.cli import main\n"
@@ -80,8 +80,9 @@ def test_help_imports_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     listed, imported = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
     assert imported == "[]"
+    breeding, stages = listed.index("Breeding:"), listed.index("Pipeline stages:")
     rows = {line.split()[0]: i for i, line in enumerate(listed) if line.startswith("  ")}
-    assert listed.index("Breeding:") < rows["evolve"] < rows["settings"]
+    assert breeding < rows["evolve"] < rows["settings"] < stages < rows["benchmark-crossover"]
 
 
 def test_a_command_returns_its_exit_code(monkeypatch) -> None:
