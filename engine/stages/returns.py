@@ -25,9 +25,7 @@ CHUNK = 1_000_000
 """Numbers that are drawn at once for the bootstrap."""
 INTERVAL = f"95 % percentile bootstrap of the mean over episodes, {RESAMPLES} resamples"
 ENSEMBLE = "ensemble"
-NO_ENVIRONMENT = (
-    "no environment is known: no sidecar names one; give --environment to play episodes"
-)
+NO_ENVIRONMENT = "no environment is known: no sidecar names one; give --env to play episodes"
 
 
 def play_roles(
@@ -37,6 +35,7 @@ def play_roles(
     seed: int = 0,
     ensemble: Sequence[str] = (),
     reason: str = NO_ENVIRONMENT,
+    max_episode_steps: int | None = None,
 ) -> dict[str, Any]:
     """Let networks play greedily, all of them the same episodes, and summarize their returns.
 
@@ -51,6 +50,8 @@ def play_roles(
         ensemble: Names of the roles whose mean Q-value plays as another role, ``ensemble``; empty
             for none.
         reason: Why there is no environment, where there is none.
+        max_episode_steps: Steps after which an episode is cut off; None for the environment's own
+            limit.
 
     Returns:
         ``environment``, and without one only the ``reason``. Else ``episodes``, ``seed``,
@@ -70,7 +71,8 @@ def play_roles(
     from engine.config import EnvironmentConfig
     from engine.playing import describe, evaluate
 
-    environment = EnvironmentConfig(id=environment_id)
+    limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
+    environment = EnvironmentConfig(id=environment_id, kwargs=limit)
     task = describe(environment)
     for name, network in roles.items():
         _check_fits(name, network, task)
@@ -202,5 +204,5 @@ def _check_fits(name: str, network: Network, task: TaskSpec) -> None:
     if (spec.n_inputs, spec.n_actions) != (n_inputs, task.n_actions):
         raise StageError(
             f"{task.id} has {n_inputs} inputs and {task.n_actions} actions, but {name} has "
-            f"{spec.n_inputs} and {spec.n_actions}; give --environment the one it was trained for"
+            f"{spec.n_inputs} and {spec.n_actions}; give --env the one it was trained for"
         )

@@ -100,7 +100,7 @@ def test_unknown_environment_is_reported_with_the_reason() -> None:
         "environment": None,
         "reason": "synthetic states",
     }
-    assert "--environment" in play_roles({}, None)["reason"]
+    assert "give --env" in play_roles({}, None)["reason"]
 
 
 def test_network_with_nan_does_not_play() -> None:
@@ -126,7 +126,7 @@ def test_network_with_nan_does_not_play() -> None:
         (
             {"environment_id": "Acrobot-v1"},
             StageError,
-            "Acrobot-v1 has 6 inputs and 3 actions, but a has 4 and 2; give --environment",
+            "Acrobot-v1 has 6 inputs and 3 actions, but a has 4 and 2; give --env",
         ),
     ],
 )
