@@ -1,0 +1,215 @@
+"""``cultivar validate-distillation``: what students have kept of their teachers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.stages.options import (
+    COUNT,
+    FILE,
+    SEED,
+    Number,
+    finish,
+    labels,
+    pair_option,
+    report_options,
+    size_options,
+    states_options,
+    threshold_options,
+    training_states_option,
+    unsafe_option,
+)
+from engine.errors import StageError
+from engine.stages.thresholds import DistillationThresholds
+
+if TYPE_CHECKING:
+    from engine.stages.distillation_validation import Episodes
+
+SHOW = {"show_default": True}
+COUNT_OR_ZERO = click.IntRange(min=0)
+
+
+@click.command(context_settings=SHOW)
+@pair_option()
+@click.option("--checkpoint-dir", type=FILE, help="Where student_A.pt and student_B.pt are.")
+@click.option("--parent-a-ckpt", type=FILE, help="Teacher A; default: as in the sidecar.")
+@click.option("--student-a-ckpt", type=FILE, help="Student A.")
+@click.option("--parent-b-ckpt", type=FILE, help="Teacher B; default: as in the sidecar.")
+@click.option("--student-b-ckpt", type=FILE, help="Student B.")
+@size_options(None, None, None)
+@states_options()
+@training_states_option()
+@click.option("--k-values", default="1,2,3", help="Values of k of the top-k agreements.")
+@click.option("--latency-warmup", type=COUNT_OR_ZERO, default=5, help="Untimed forward passes.")
+@click.option("--latency-repeats", type=COUNT_OR_ZERO, default=50, help="Timed ones; 0: none.")
+@click.option("--disable-robustness-slices", is_flag=True, help="Measure no changed states.")
+@threshold_options(DistillationThresholds)
+@click.option("--env", "environment", help="What to play; default: as in the sidecars.")
+@click.option(
+    "--episodes",
+    "--rollout-episodes",
+    "--sim-rollout-episodes",
+    "n_episodes",
+    type=COUNT_OR_ZERO,
+    help="Episodes of each network; default: 100 where an environment is known.",
+)
+@click.option(
+    "--rollout-max-steps",
+    "--sim-rollout-max-steps",
+    "max_steps",
+    type=COUNT,
+    help="Most steps of an episode; default: as many as the environment allows.",
+)
+@click.option(
+    "--rollout-base-seed",
+    "--sim-rollout-base-seed",
+    "episode_seed",
+    type=SEED,
+    help="Seed of the episodes; default: as --seed.",
+)
+@click.option(
+    "--max-relative-return-drop",
+    "--sim-max-relative-return-drop",
+    "max_return_drop",
+    type=Number(min=0),
+    help="Greatest share of its teacher's mean return that a student may lose.",
+)
+@click.option("--sim-rollout", is_flag=True, help="Fail where no environment is known.")
+@click.option("--sim-env-factory", help="Refused; see --env.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Only cpu.")
+@unsafe_option()
+@report_options("reports/distillation_validation")
+def validate_distillation(
+    pair: str,
+    checkpoint_dir: Path | None,
+    n_inputs: int | None,
+    n_actions: int | None,
+    hidden: int | None,
+    n_states: int,
+    states_file: Path | None,
+    seed: int,
+    use_training_states: bool,
+    k_values: str,
+    latency_warmup: int,
+    latency_repeats: int,
+    disable_robustness_slices: bool,
+    thresholds: DistillationThresholds,
+    allow_unsafe_unpickle: bool,
+    report_dir: Path,
+    report_only: bool,
+    **rest: Any,
+) -> int:
+    """Judge students on held-out states and by the episodes that they play.
+
+    Exits with 1 where a student misses a threshold, unless --report-only. Teachers are found
+    through the sidecars of the students, or as parent_A.pt and parent_B.pt beside them. Students
+    and teachers play where the environment is known: from --env, or from their sidecars.
+    """
+    from engine.stages.distillation_teachers import Sizes
+    from engine.stages.distillation_validation import (
+        Evaluation,
+        find_pair,
+        validate_pair,
+        write_validation,
+    )
+    from engine.stages.timing import LatencySettings
+
+    episodes = _episodes(seed, **rest)
+    evaluation = Evaluation(
+        n_states=n_states,
+        seed=seed,
+        states_file=states_file,
+        use_training_states=use_training_states,
+        k_values=_whole_numbers(k_values),
+        robustness=not disable_robustness_slices,
+        latency=LatencySettings(latency_warmup, latency_repeats),
+        thresholds=thresholds,
+    )
+    pairs = [
+        find_pair(
+            label,
+            checkpoint_dir,
+            rest[f"student_{label.lower()}_ckpt"],
+            rest[f"parent_{label.lower()}_ckpt"],
+            Sizes(n_inputs, n_actions, hidden),
+            allow_unsafe_unpickle,
+        )
+        for label in labels(pair)
+    ]
+    settings = {"report_only": report_only, "allow_unsafe_unpickle": allow_unsafe_unpickle}
+    reports = {
+        found.label: {**validate_pair(found, evaluation, episodes), **settings} for found in pairs
+    }
+    for label, report in reports.items():
+        click.echo(_verdict(label, report))
+    for path in write_validation(report_dir, reports):
+        click.echo(f"wrote {path}")
+    return finish(all(report["passed"] for report in reports.values()), report_only)
+
+
+def _episodes(
+    seed: int,
+    environment: str | None,
+    n_episodes: int | None,
+    max_steps: int | None,
+    episode_seed: int | None,
+    max_return_drop: float | None,
+    sim_rollout: bool,
+    sim_env_factory: str | None,
+    device: str,
+    **_: Any,
+) -> Episodes:
+    """Return what is to be played, or refuse what is not done here."""
+    from engine.stages.distillation_validation import Episodes
+
+    if sim_env_factory:
+        raise StageError(
+            f"--sim-env-factory {sim_env_factory} would run code by its name; register the "
+            "environment with gymnasium and pass --env module:Name-v0"
+        )
+    if device != "cpu":
+        raise StageError(f"--device must be cpu, not {device}: these networks are too small for it")
+    return Episodes(
+        environment,
+        n_episodes,
+        seed if episode_seed is None else episode_seed,
+        max_steps,
+        max_return_drop,
+        required=sim_rollout,
+    )
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise StageError(f"--k-values must be like 1,2,3, not {text!r}") from error
+
+
+def _verdict(label: str, report: dict[str, Any]) -> str:
+    """Return the outcome for a student, in a few lines."""
+    low, high = report["action_agreement_ci95"]
+    lines = [
+        f"student {label}: {'passed' if report['passed'] else 'did not pass'}",
+        f"  agreement {report['action_agreement']:.2%} ({low:.2%} to {high:.2%}), "
+        f"KL {report['kl_divergence']:.4f}, MSE {report['mse']:.4f}, "
+        f"cosine {report['mean_cosine_similarity']:.4f}, on {report['states']['count']} states "
+        f"({report['states']['source']})",
+    ]
+    returns = report["returns"]
+    if returns["environment"] is None:
+        lines.append(f"  no episode was played: {returns['reason']}")
+    else:
+        means = {name: played["mean"] for name, played in returns["roles"].items()}
+        told = ", ".join(
+            f"{name} {'-' if mean is None else f'{mean:.1f}'}" for name, mean in means.items()
+        )
+        lines.append(f"  mean return in {returns['episodes']} episodes: {told}")
+    if report["states"]["held_out"] is False:
+        lines.append("  these states were, or may have been, trained on")
+    if report["reason"]:
+        lines.append(f"  {report['reason']}")
+    return "\n".join(lines)
