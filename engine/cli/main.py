@@ -50,6 +50,9 @@ COMMANDS = {
     "show": "engine.cli.inspect",
     "presets": "engine.cli.settings",
     "settings": "engine.cli.settings",
+    "distill": "engine.cli.stages.distillation",
+    "compare-distillation-modes": "engine.cli.stages.distillation",
+    "validate-distillation": "engine.cli.stages.distillation_validation",
     "benchmark-crossover": "engine.cli.stages.recombination",
 }
 """The module of each command, in the order in which they are used.
