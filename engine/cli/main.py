@@ -54,6 +54,8 @@ COMMANDS = {
     "compare-distillation-modes": "engine.cli.stages.distillation",
     "validate-distillation": "engine.cli.stages.distillation_validation",
     "benchmark-crossover": "engine.cli.stages.recombination",
+    "finetune": "engine.cli.stages.finetuning",
+    "validate-recombination": "engine.cli.stages.recombination_validation",
 }
 """The module of each command, in the order in which they are used.
 
