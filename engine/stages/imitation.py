@@ -160,7 +160,7 @@ def _imitate_stack(jobs: Sequence[Job], states: NDArray[np.float32]) -> list[Imi
         validation_states=states[validation_rows],
         validation_targets=np.ascontiguousarray(by_action[:, :, validation_rows]),
         steps=1,
-        batch_size=config.batch_size,
+        batch_size=min(config.batch_size, len(train_rows)),  # batches are padded to this size
         learning_rates=np.array([job.config.learning_rate for job in jobs], np.float32),
         temperatures=np.array([job.config.temperature for job in jobs], np.float32),
         hard_weights=np.array([1 - job.config.alpha if is_kl else 0 for job in jobs], np.float32),
