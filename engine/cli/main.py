@@ -56,6 +56,7 @@ COMMANDS = {
     "benchmark-crossover": "engine.cli.stages.recombination",
     "finetune": "engine.cli.stages.finetuning",
     "validate-recombination": "engine.cli.stages.recombination_validation",
+    "crossover-search": "engine.cli.stages.search",
 }
 """The module of each command, in the order in which they are used.
 

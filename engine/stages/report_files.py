@@ -13,7 +13,7 @@ import numpy as np
 from populations.storage import write_atomically
 
 
-def write_json(path: Path, report: Mapping[str, Any]) -> None:
+def write_json(path: Path, report: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write a report; what is not a finite number becomes null.
 
     Folders are made where they are missing.

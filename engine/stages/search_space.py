@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from engine.errors import StageError
@@ -87,8 +87,9 @@ class Regime:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Regime:
-        """Rebuild a regime from :meth:`to_dict`."""
-        return cls(name=values["regime"], **{k: v for k, v in values.items() if k != "regime"})
+        """Rebuild a regime from :meth:`to_dict`; other keys are left alone."""
+        names = {field.name for field in fields(cls)} & set(values)
+        return cls(**{name: values[name] for name in names}, name=values["regime"])
 
 
 REGIMES = {
