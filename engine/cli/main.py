@@ -57,6 +57,7 @@ COMMANDS = {
     "finetune": "engine.cli.stages.finetuning",
     "validate-recombination": "engine.cli.stages.recombination_validation",
     "crossover-search": "engine.cli.stages.search",
+    "multi-gen-search": "engine.cli.stages.multi_generation",
 }
 """The module of each command, in the order in which they are used.
 
