@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -82,12 +83,15 @@ class FlatStack:
         The norm is Euclidean, over all tensors of one network (Pascanu et al. 2013,
         arXiv:1211.5063), with the constant of ``torch.nn.utils.clip_grad_norm_``.
         """
-        squares = torch.zeros(self.n_networks)
-        for view in self.views(gradients).values():
-            squares += view.flatten(1).square().sum(dim=1)
+        squares = torch.zeros(self.n_networks).index_add_(0, self._owners, gradients.square())
         factors = (max_norm / (squares.sqrt() + 1e-6)).clamp_(max=1.0)
         if bool((factors < 1).any()):
-            gradients.mul_(self.spread(factors))
+            gradients.mul_(factors[self._owners])
+
+    @cached_property
+    def _owners(self) -> Tensor:
+        """Number of the network that each element of a buffer belongs to; padding has 0."""
+        return self.spread(torch.arange(self.n_networks)).long()
 
     def spread(self, values: Tensor) -> Tensor:
         """Return a buffer where every element of network ``k`` is ``values[k]``."""
