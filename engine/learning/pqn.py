@@ -45,6 +45,18 @@ class Rollout:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
 
+    def of(self, network: int) -> Rollout:
+        """Return what one network lived through; views of shape ``(S, 1, L, ...)``."""
+        one = slice(network, network + 1)
+        return Rollout(
+            self.observations[:, one],
+            self.next_observations[:, one],
+            self.actions[:, one],
+            self.rewards[:, one],
+            self.terminated[:, one],
+            self.truncated[:, one],
+        )
+
 
 def lambda_returns(
     rollout: Rollout,

@@ -8,17 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.config import RunConfig, TeacherTrainingConfig
 from engine.errors import TeacherError
 from engine.learning.checkpoints import load_network
-from engine.learning.pqn import PQN
-from engine.learning.qnetwork import StackedQNetwork
-from engine.playing.environments import TaskSpec, make_lanes
-from engine.playing.evaluation import evaluate
-from engine.playing.policies import StackedPolicy
+from engine.learning.teacher_training import Checkpoint, Learner, n_updates, train_stack
+from engine.playing.environments import TaskSpec
 from engine.seeding import Purpose, episode_seeds, key, stream
 from populations.network import NetworkSpec, Weights
 
@@ -62,6 +58,7 @@ def train_teachers(
     the longest-trained kind of teacher stopped early: weaker, and not merely faster. A budget is
     rounded down to whole rollouts of ``lanes * rollout`` steps, but never to none. Nothing else
     of one teacher depends on another: each has its own initial weights, episodes and exploration.
+    (Rounding may, see :func:`engine.learning.teacher_training.train_stack`.)
 
     Args:
         config: The run.
@@ -72,53 +69,37 @@ def train_teachers(
     Returns:
         One teacher per budget of ``config.teachers.training.steps``, in that order.
     """
-    torch.set_num_threads(1)  # thread counts may change the bytes
     settings = config.teachers.training
     spec = NetworkSpec(
         task.observation_shape, config.teachers.hidden, task.n_actions, config.teachers.norm
     )
-    steps_per_update = settings.lanes * settings.rollout
-    n_updates = [max(1, budget // steps_per_update) for budget in settings.steps]
-    longest = max(n_updates)
-    active = list(range(len(n_updates)))
-    best: dict[int, Teacher] = {}
-    lanes = make_lanes(config.environment, len(active) * settings.lanes)
-    try:
-        learner = PQN(
-            StackedQNetwork.from_weights(spec, [_initial(config.seed, spec, i) for i in active]),
-            settings,
-            lanes,
-            [stream(key(config.seed, Purpose.TEACHER_TRAINING, i)) for i in active],
-            stream(key(config.seed, Purpose.MINIBATCHES)),
+    longest = max(n_updates(settings, budget) for budget in settings.steps)
+
+    def tell(teacher: int, checkpoint: Checkpoint) -> None:
+        if on_progress is not None:
+            on_progress(_name(teacher), checkpoint.step, checkpoint.score)
+
+    best = train_stack(
+        config.environment,
+        spec,
+        settings,
+        [_learner(config, spec, i) for i in range(len(settings.steps))],
+        stream(key(config.seed, Purpose.MINIBATCHES)),
+        lambda update: _epsilon(settings, update / longest),
+        on_checkpoint=tell,
+        on_update=on_update,
+    )
+    return [
+        Teacher(
+            _name(i),
+            spec,
+            checkpoint.weights,
+            steps=n_updates(settings, budget) * settings.lanes * settings.rollout,
+            checkpoint_step=checkpoint.step,
+            checkpoint_return=checkpoint.score,
         )
-        for update in range(1, longest + 1):
-            spent = (update - 1) / longest
-            rollout = learner.rollout(_epsilon(settings, spent))
-            learner.learn(rollout, settings.learning_rate * (1 - spent))
-            due = [i for i in active if _is_checkpoint(update, n_updates[i], settings.checkpoints)]
-            weights = learner.weights() if due else []
-            for i in due:
-                candidate = _checkpoint(config, spec, i, weights[active.index(i)])
-                candidate = replace(
-                    candidate,
-                    steps=n_updates[i] * steps_per_update,
-                    checkpoint_step=update * steps_per_update,
-                )
-                if i not in best or candidate.checkpoint_return >= best[i].checkpoint_return:
-                    best[i] = candidate
-                if on_progress is not None:
-                    on_progress(
-                        candidate.name, candidate.checkpoint_step, candidate.checkpoint_return
-                    )
-            if on_update is not None:
-                on_update()
-            going_on = [position for position, i in enumerate(active) if n_updates[i] > update]
-            if going_on and len(going_on) < len(active):
-                learner.keep(going_on)
-                active = [active[position] for position in going_on]
-    finally:
-        lanes.close()
-    return [best[i] for i in range(len(n_updates))]
+        for i, (budget, checkpoint) in enumerate(zip(settings.steps, best, strict=True))
+    ]
 
 
 def load_teachers(
@@ -156,7 +137,7 @@ def load_teachers(
                 f"{files[0]} has {_describe(teachers[0].spec)} and {file} has {_describe(spec)}"
             )
         weights = dict(zip(spec.shapes, (tensors[name] for name in found.shapes), strict=True))
-        teachers.append(Teacher(f"teacher-{i}", spec, weights, source=str(file)))
+        teachers.append(Teacher(_name(i), spec, weights, source=str(file)))
     return teachers
 
 
@@ -188,21 +169,17 @@ def _epsilon(settings: TeacherTrainingConfig, spent: float) -> float:
     return settings.epsilon_start + fall * (settings.epsilon_end - settings.epsilon_start)
 
 
-def _is_checkpoint(update: int, n_updates: int, n_checkpoints: int) -> bool:
-    """Tell whether a teacher's evenly spread checkpoints fall on ``update``; the last one does."""
-    return update * n_checkpoints // n_updates > (update - 1) * n_checkpoints // n_updates
+def _learner(config: RunConfig, spec: NetworkSpec, teacher: int) -> Learner:
+    """Return a teacher before its first step."""
+    settings = config.teachers.training
+    checkpoints = key(config.seed, Purpose.TEACHER_CHECKPOINTS, teacher)
+    return Learner(
+        start=_initial(config.seed, spec, teacher),
+        n_steps=settings.steps[teacher],
+        play=key(config.seed, Purpose.TEACHER_TRAINING, teacher),
+        checkpoint_seeds=episode_seeds(checkpoints, settings.checkpoint_episodes),
+    )
 
 
-def _checkpoint(config: RunConfig, spec: NetworkSpec, teacher: int, weights: Weights) -> Teacher:
-    """Return the teacher as it is now, with its greedy return on its checkpoint episodes."""
-    seeds = episode_seeds(
-        key(config.seed, Purpose.TEACHER_CHECKPOINTS, teacher),
-        config.teachers.training.checkpoint_episodes,
-    )
-    evaluation = evaluate(config.environment, StackedPolicy(spec, [weights]), seeds)
-    return Teacher(
-        f"teacher-{teacher}",
-        spec,
-        weights,
-        checkpoint_return=float(evaluation.returns.mean()),
-    )
+def _name(teacher: int) -> str:
+    return f"teacher-{teacher}"
