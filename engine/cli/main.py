@@ -61,6 +61,7 @@ COMMANDS = {
     "validate-recombination": "engine.cli.stages.recombination_validation",
     "crossover-search": "engine.cli.stages.search",
     "multi-gen-search": "engine.cli.stages.multi_generation",
+    "train-cartpole-parents": "engine.cli.stages.cartpole",
 }
 """The module of each command, in the order in which they are used.
 
