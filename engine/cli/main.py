@@ -62,6 +62,8 @@ COMMANDS = {
     "crossover-search": "engine.cli.stages.search",
     "multi-gen-search": "engine.cli.stages.multi_generation",
     "train-cartpole-parents": "engine.cli.stages.cartpole",
+    "cartpole-recombination": "engine.cli.stages.dual_teacher",
+    "dual-teacher-cartpole": "engine.cli.stages.dual_teacher",
 }
 """The module of each command, in the order in which they are used.
 

@@ -1,0 +1,58 @@
+"""The report of a child of CartPole parents: the validator's, with the limits of the pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.stages.dual_teacher_limits import ChildLimits, about_mse
+from engine.stages.fidelity import compare
+from engine.stages.recombination_validation import Found, Judging, validate_family
+from engine.stages.role_checks import all_q_values
+from engine.stages.state_sets import States
+
+SEEN_BY_PARENTS = (
+    "held out before anything was made of the parents, which may have seen some of these states "
+    "while they learned to play"
+)
+
+
+def child_report(
+    found: Found,
+    heldout: States,
+    seed: int,
+    limits: ChildLimits,
+    returns: Mapping[str, Any],
+    include_parent_baseline: bool = True,
+) -> dict[str, Any]:
+    """Judge a child against its parents on the states that its sidecar says are held out.
+
+    Args:
+        found: The networks.
+        heldout: These states, ``(N, n_inputs)``.
+        seed: What they were chosen with.
+        limits: What the child must keep of its parents.
+        returns: What the networks were played for.
+        include_parent_baseline: Whether the parents are compared with each other, too.
+
+    Returns:
+        The report of :func:`engine.stages.recombination_validation.validate_family`, with
+        ``returns``, and ``mse_limit``: what the limit on the squared error is held against.
+    """
+    judging = Judging(
+        n_states=len(heldout),
+        seed=seed,
+        thresholds=limits,
+        include_parent_baseline=include_parent_baseline,
+        episodes=0,
+    )
+    report = validate_family(found, judging)
+    parents = {"a": found.parent_a.network, "b": found.parent_b.network}
+    values = all_q_values(parents, heldout)
+    notes = filter(None, (SEEN_BY_PARENTS, report["states"]["note"]))
+    return {
+        **report,
+        "states": report["states"] | {"note": "; ".join(notes)},
+        "mse_limit": about_mse(compare(values["a"], values["b"])["mse"]),
+        "returns": returns,
+    }

@@ -1,0 +1,365 @@
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+
+from engine.cli import main
+from engine.cli.stages.dual_teacher import cartpole_recombination, dual_teacher_cartpole
+from engine.learning.checkpoints import load_network
+from engine.stages.networks import Network
+from engine.stages.returns import play_roles
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+# Source: Appendix A of the reading of AgentFarm, dumped from argparse.
+TRAINING = words(
+    """
+    parent-a-ckpt parent-b-ckpt force-train train-episodes train-lr train-gamma
+    train-epsilon-start train-epsilon-min train-epsilon-decay train-tau train-memory train-batch seed-a seed-b
+    log-every device max-replay-states hidden-size
+    """
+)
+CHILD = words(
+    """
+    crossover-mode crossover-alpha crossover-seed finetune-epochs finetune-lr finetune-batch
+    finetune-seed states-file min-action-agreement max-kl-divergence max-mse
+    min-cosine-similarity report-only output-dir
+    """
+)
+FLAGS = {
+    "dual-teacher-cartpole": words(
+        """
+        distill-epochs distill-temperature distill-alpha distill-lr distill-batch distill-seed
+        n-states states-seed allow-unsafe-unpickle finetune-temperature
+        finetune-teacher-weight-a finetune-val-fraction
+        """
+    ),
+    "cartpole-recombination": ["include-parent-baseline"],
+}
+COMMANDS = {
+    "dual-teacher-cartpole": dual_teacher_cartpole,
+    "cartpole-recombination": cartpole_recombination,
+}
+TRAIN = ("--train-episodes", "2", "--hidden-size", "32", "--episodes", "3")
+DUAL = (*TRAIN, "--distill-epochs", "2", "--finetune-epochs", "1", "--selection-episodes", "2")
+SMALL = (*DUAL, "--n-states", "300")
+DOCUMENTED = words(
+    """
+    parent_A.pt parent_B.pt student_A.pt student_B.pt student_A_int8.pt student_B_int8.pt
+    child_crossover.pt child_finetuned.pt child_finetuned_int8.pt distillation_report_A.json
+    distillation_report_B.json quantization_report_A.json quantization_report_B.json
+    recombination_validation.json pipeline_report.json
+    """
+)
+TIMING = re.compile(r"_ms$|_s$|^latency_ratio$|^elapsed_seconds$|^timestamp$|^timing$")
+
+
+def run(capsys, *arguments: str) -> tuple[object, str, str]:
+    """Return exit code, output and errors of a command."""
+    with pytest.raises(SystemExit) as exited:
+        main.main(list(arguments))
+    captured = capsys.readouterr()
+    return exited.value.code, captured.out, captured.err
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if not TIMING.search(k)}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def read(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return a folder in which the small canonical run was made, as ``run``."""
+    folder = tmp_path_factory.mktemp("canonical")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.raises(SystemExit) as exited:
+            main.main(["dual-teacher-cartpole", *SMALL, "--output-dir", "run", "--report-only"])
+    finally:
+        os.chdir(before)
+    assert exited.value.code == 0
+    return folder
+
+
+def test_every_documented_flag_is_there() -> None:
+    for name, flags in FLAGS.items():
+        expected = {f"--{flag}" for flag in (*TRAINING, *CHILD, *flags)}
+        assert len(expected) == {"dual-teacher-cartpole": 44, "cartpole-recombination": 33}[name]
+        there = {flag for option in COMMANDS[name].params for flag in option.opts}
+        assert expected - there == set()
+
+
+def test_the_documented_defaults_are_kept() -> None:
+    # Source: Appendix A; what differs there is told in the document of the pipeline.
+    expected = {
+        "dual-teacher-cartpole": {
+            "--train-episodes": 200,
+            "--seed-a": 42,
+            "--seed-b": 99,
+            "--hidden-size": 64,
+            "--distill-epochs": 15,
+            "--distill-temperature": 3.0,
+            "--distill-lr": 1e-3,
+            "--distill-batch": 64,
+            "--n-states": 2000,
+            "--states-seed": 42,
+            "--crossover-mode": "weighted",
+            "--crossover-alpha": 0.5,
+            "--finetune-epochs": 10,
+            "--finetune-lr": 5e-4,
+            "--finetune-batch": 64,
+            "--finetune-temperature": 3.0,
+            "--finetune-teacher-weight-a": 0.5,
+            "--finetune-val-fraction": 0.1,
+            "--finetune-seed": 0,
+            "--min-action-agreement": 0.5,
+            "--max-kl-divergence": 2.0,
+            "--max-mse": 10.0,
+            "--min-cosine-similarity": 0.5,
+            "--min-distill-agreement": 0.8,
+            "--max-distill-kl": 1.0,
+        },
+        "cartpole-recombination": {
+            "--finetune-epochs": 10,
+            "--finetune-lr": 1e-3,
+            "--finetune-batch": 64,
+            "--finetune-seed": 0,
+            "--min-action-agreement": 0.5,
+            "--max-mse": 10.0,
+        },
+    }
+    for name, flags in expected.items():
+        defaults = {
+            option.opts[0]: option.default
+            for option in COMMANDS[name].params
+            if isinstance(option, click.Option)
+        }
+        assert {flag: defaults[flag] for flag in flags} == flags
+
+
+def test_all_documented_files_are_written_and_networks_have_sidecars(folder) -> None:
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert set(DOCUMENTED) <= names
+    networks = [name for name in names if name.endswith(".pt")]
+    assert len(networks) == 11
+    for name in networks:
+        assert f"{name}.json" in names
+        torch.load(folder / "run" / name, weights_only=True)
+    int8 = torch.load(folder / "run" / "child_finetuned_int8.pt", weights_only=True)
+    assert [int8[f"network.{n}.weight"].dtype for n in (0, 4, 8)] == [torch.int8] * 3
+
+
+def test_the_report_tells_every_flag_and_what_came_of_it(folder) -> None:
+    report = read(folder / "run" / "pipeline_report.json")
+    for flag in (*TRAINING, *CHILD, *FLAGS["dual-teacher-cartpole"]):
+        assert flag.replace("-", "_") in report["config"]
+    assert report["config"]["train_episodes"] == 2
+    assert report["config"]["allow_unsafe_unpickle"] is False
+    assert report["config"]["unsafe_unpickle_needed_by"] == []
+    assert set(report["stages"]) >= {
+        "distillation_A",
+        "distillation_B",
+        "quantization_A",
+        "quantization_B",
+        "finetune_dual_teacher",
+        "distillation_validation_A",
+        "distillation_validation_B",
+        "recombination_validation",
+    }
+    for path in report["artifacts"].values():
+        assert (folder / "run" / path).is_file()
+    assert report["passed"] is True
+    assert report["checks_passed"] == (
+        report["distillation_passed"] and report["recombination_passed"]
+    )
+    child = read(folder / "run" / "recombination_validation.json")
+    assert child["passed"] == report["recombination_passed"]
+    assert set(child["comparisons"]) == {
+        "child_vs_parent_a",
+        "child_vs_parent_b",
+        "parent_a_vs_parent_b",
+    }
+
+
+def test_networks_are_judged_on_states_that_nothing_was_trained_on(folder) -> None:
+    report = read(folder / "run" / "pipeline_report.json")
+    with np.load(folder / "run" / "states.npz") as states:
+        train, heldout = ({row.tobytes() for row in states[name]} for name in ("train", "heldout"))
+        assert len(states["train"]) == 300
+    assert not train & heldout
+    for name in ("distillation_report_A", "recombination_validation"):
+        judged = read(folder / "run" / f"{name}.json")["states"]
+        assert judged["held_out"] is True
+        assert judged["sha256"] == report["states"]["heldout_sha256"]
+
+
+def test_the_returns_are_those_of_the_files(folder) -> None:
+    report = read(folder / "run" / "pipeline_report.json")
+    files = ("parent_A", "student_B_int8", "child_crossover", "child", "child_int8")
+    roles = {
+        name: Network(*load_network(folder / "run" / report["artifacts"][name])) for name in files
+    }
+    again = play_roles(roles, "CartPole-v1", 3)["roles"]
+    played = report["returns"]["roles"]
+    assert {name: played[name] for name in files} == again
+    better = max(played[name]["mean"] for name in ("parent_A", "parent_B"))
+    assert report["child_return_share"] == played["child"]["mean"] / better
+    assert {"ensemble", "student_A_finetuned", "random_finetuned"} <= set(played)
+
+
+def test_the_same_seeds_write_the_same_bytes(folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "dual-teacher-cartpole", *SMALL, "--output-dir", "run", "--report-only")
+    first, second = folder / "run", tmp_path / "run"
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(path.name for path in second.iterdir())
+    for name in names:
+        if name.endswith((".md", ".csv")):
+            continue  # they show times
+        if name.endswith(".json"):
+            assert without_times(read(first / name)) == without_times(read(second / name)), name
+        else:
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_parents_that_are_given_are_used_in_the_same_folder_and_kept(
+    folder, tmp_path, capsys, monkeypatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run(
+            capsys,
+            "train-cartpole-parents",
+            "--episodes",
+            "2",
+            "--eval-episodes",
+            "2",
+            "--hidden-size",
+            "16",
+            "--seed-a",
+            "5",
+            "--output-dir",
+            "other",
+        )[0]
+        == 0
+    )
+    for suffix, flags in (("", []), ("_int8", ["--allow-unsafe-unpickle"])):
+        before = {p.name: p.read_bytes() for p in Path("run").glob("parent_*")}
+        paths = [f"other/parent_{label}{suffix}.pt" for label in "AB"]
+        given = ("--parent-a-ckpt", paths[0], "--parent-b-ckpt", paths[1])
+        code, out, _ = run(
+            capsys, "dual-teacher-cartpole", *given, *SMALL, *flags, "--output-dir", "run"
+        )
+        report = read(Path("run/pipeline_report.json"))
+        assert code == (0 if report["passed"] else 1)
+        assert f"parent A: given, {paths[0]}" in out
+        assert report["artifacts"]["parent_A"] == f"../{paths[0]}"
+        assert report["stages"]["parents"]["A"]["seed"] == 5
+        assert report["config"]["allow_unsafe_unpickle"] == bool(flags)
+        assert report["config"]["unsafe_unpickle_needed_by"] == []
+        assert {p.name: p.read_bytes() for p in Path("run").glob("parent_*")} == before
+        rows = {r.tobytes() for label in "AB" for r in np.load(f"other/replay_states_{label}.npy")}
+        with np.load("run/states.npz") as states:
+            assert {row.tobytes() for row in states["train"]} <= rows
+
+
+def test_a_limit_that_is_missed_ends_with_1_unless_only_a_report_is_wanted(
+    folder, tmp_path, capsys, monkeypatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    strict = ("--max-mse", "0", "--min-distill-agreement", "1", "--output-dir", "run")
+    code, out, _ = run(capsys, "dual-teacher-cartpole", *SMALL, *strict)
+    report = read(Path("run/pipeline_report.json"))
+    assert (code, report["passed"], report["checks_passed"]) == (1, False, False)
+    assert "child: child_vs_parent_a.centered_mse is" in report["reason"]
+    assert "student A: action_agreement is" in report["reason"]
+    assert f"did not pass: {report['reason']}" in out
+    code, *_ = run(capsys, "dual-teacher-cartpole", *SMALL, *strict, "--report-only")
+    report = read(Path("run/pipeline_report.json"))
+    assert (code, report["passed"], report["checks_passed"]) == (0, True, False)
+
+
+@pytest.mark.slow
+def test_the_canonical_run_passes_and_its_int8_child_plays_as_well_as_a_parent(
+    tmp_path, capsys
+) -> None:
+    code, *_ = run(capsys, "dual-teacher-cartpole", "--output-dir", str(tmp_path))
+    report = read(tmp_path / "pipeline_report.json")
+    assert (code, report["checks_passed"]) == (0, True)
+    assert report["returns"]["episodes"] == 100
+    assert min(report["child_return_share"], report["child_int8_return_share"]) >= 0.99
+    assert max(report["returns"]["roles"][f"parent_{label}"]["mean"] for label in "AB") > 450
+
+
+def test_the_demo_writes_its_files_and_judges_the_child(folder, tmp_path, capsys) -> None:
+    for path in (folder / "run").glob("parent_*"):
+        shutil.copy(path, tmp_path)
+    for label in "AB":
+        shutil.copy(folder / "run" / f"replay_states_{label}.npy", tmp_path)
+    small = ("--episodes", "3", "--finetune-epochs", "1", "--n-states", "300")
+    out_dir = ("--output-dir", str(tmp_path))
+    code, out, _ = run(capsys, "cartpole-recombination", *small, *out_dir)
+    report = read(tmp_path / "recombination_validation.json")
+    assert code == (0 if report["passed"] else 1)
+    assert "parent A: reused" in out
+    for name in ("child_crossover.pt", "child_finetuned.pt"):
+        assert (tmp_path / name).is_file()
+        assert (tmp_path / f"{name}.json").is_file()
+    assert set(report["comparisons"]) == {"child_vs_parent_a", "child_vs_parent_b"}
+    assert report["states"]["held_out"] is True
+    assert report["config"]["finetune_lr"] == 1e-3
+    assert set(report["returns"]["roles"]) == {
+        "parent_a",
+        "parent_b",
+        "child_crossover",
+        "child",
+        "ensemble",
+    }
+    strict = ("--min-action-agreement", "1", "--max-kl-divergence", "0")
+    assert run(capsys, "cartpole-recombination", *small, *out_dir, *strict)[0] == 1
+    more = (*strict, "--report-only", "--include-parent-baseline")
+    assert run(capsys, "cartpole-recombination", *small, *out_dir, *more)[0] == 0
+    assert len(read(tmp_path / "recombination_validation.json")["comparisons"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--finetune-teacher-weight-a", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["--finetune-val-fraction", "1"], "1.0 is not in the range 0<=x<1"),
+        (["--n-states", "1"], "1 is not in the range x>=2"),
+        (["--max-mse", "nan"], "nan is not a finite number"),
+        (["--min-action-agreement", "2"], "--min-action-agreement must be a number from 0 to 1"),
+        (["--distill-temperature", "0"], "0.0 is not in the range x>0"),
+        (["--device", "cuda"], "--device: expected cpu, not 'cuda'"),
+        (["--states-file", "none.npy"], "none.npy"),
+        (["--parent-a-ckpt", "none.pt"], "none.pt: expected the file of a trained Q-network"),
+        (["--crossover-mode", "mean"], "'mean' is not one of"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_sentence(
+    arguments, message, capsys, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "dual-teacher-cartpole", *arguments, "--output-dir", "run")
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert not Path("run").exists()
