@@ -14,7 +14,6 @@ from engine.learning.checkpoints import load_network
 from engine.stages.networks import Network
 from engine.stages.returns import play_roles
 
-
 TRAIN = ("--train-episodes", "2", "--hidden-size", "32", "--episodes", "3")
 DUAL = (*TRAIN, "--distill-epochs", "2", "--finetune-epochs", "1", "--selection-episodes", "2")
 SMALL = (*DUAL, "--n-states", "300")
