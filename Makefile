@@ -34,6 +34,7 @@ bench: $(STAMP) ## Measure one generation
 
 docs: $(STAMP) ## Write the pages that are generated from the code
 	$(BIN)/python scripts/document_settings.py
+	$(BIN)/python scripts/document_flags.py
 
 clean: ## Remove the environment and all caches, but no runs
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
