@@ -185,6 +185,24 @@ def columns_are_chosen_and_written_as_csv(folder: Path, out: str) -> None:
     assert len(genomes) == len(set(genomes)) > 500
 
 
+@after("cultivar distill --epochs 25 --output-dir runs/students")
+def each_random_teacher_gets_a_student(folder: Path, out: str) -> None:
+    for label in "AB":
+        assert f"parent_{label} -> student_{label}: " in out
+        for name in (f"parent_{label}.pt", f"student_{label}.pt", f"student_{label}.pt.json"):
+            assert (folder / "runs/students" / name).is_file()
+
+
+@after("cultivar validate-distillation --checkpoint-dir runs/students --report-dir runs/reports")
+def students_pass_on_states_that_nothing_was_trained_on(folder: Path, out: str) -> None:
+    for label in "AB":
+        file = folder / f"runs/reports/student_{label}_validation.json"
+        report = json.loads(file.read_text(encoding="utf-8"))
+        assert report["passed"] is True
+        assert report["states"]["held_out"] is True
+        assert f"student {label}: passed" in out
+
+
 def summary(run: Path) -> dict:
     return json.loads((run / "champion.json").read_text(encoding="utf-8"))
 
