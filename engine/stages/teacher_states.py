@@ -22,6 +22,7 @@ from engine.stages.state_sets import (
     StateSet,
     read_states,
     split_states,
+    states_sha256,
     training_states,
 )
 
@@ -32,7 +33,7 @@ EPISODES = 32
 EPSILON = 0.1
 """Episodes that each teacher plays for its states, and its share of random actions in them."""
 REPLAY = "replay_states"
-"""In a teacher's sidecar: path and SHA-256 of the ``.npy`` file of what it saw while it learned."""
+"""In a teacher's sidecar: the ``.npy`` file of what it saw while it learned, and its SHA-256."""
 
 
 def environment_of_teachers(teachers: Sequence[Role], given: str | None) -> str | None:
@@ -176,12 +177,16 @@ def played_states(
 def _replay_of(teacher: Role) -> Path | None:
     """Return the file of the states that a teacher saw while it learned, where there is one."""
     recorded = teacher.sidecar.get(REPLAY) or {}
-    if teacher.path is None or not recorded.get("path"):
+    # `train-cartpole-parents` records the name of a file beside it, and the hash of its rows.
+    name = recorded.get("path") or recorded.get("file")
+    if teacher.path is None or not name:
         return None
-    path: Path = teacher.path.parent / recorded["path"]
+    path: Path = teacher.path.parent / name
     if not path.is_file():
         return None
-    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded.get("sha256"):
+    rows = read_states(path, teacher.network.spec.n_inputs)
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest(), states_sha256(rows)}
+    if recorded.get("sha256") not in digests:
         raise StageError(
             f"{path}: expected what {teacher.name} ({teacher.path}) saw while it was trained, but "
             "the file was replaced; train it again, or choose states with --states-file"

@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.errors import StageError
 from engine.learning.checkpoints import load_network
+from engine.stages.cartpole_parents import train_parents
 from engine.stages.distillation import run_distillation
 from engine.stages.distillation_teachers import (
     LABELS,
@@ -19,6 +20,7 @@ from engine.stages.distillation_teachers import (
 )
 from engine.stages.imitation_config import ImitationConfig
 from engine.stages.networks import Network, initial_weights, teacher_spec
+from engine.stages.parent_settings import ParentSettings
 from engine.stages.roles import save_role, sidecar
 from engine.stages.teacher_states import states_for_students
 
@@ -216,6 +218,18 @@ def test_states_that_the_teachers_saw_in_training_come_first(tmp_path):
     np.save(tmp_path / "replay_states_A.npy", seen + 1)
     with pytest.raises(StageError, match="the file was replaced"):
         states_for_students([teacher], "CartPole-v1", None, seed=0)
+
+
+def test_students_of_our_cartpole_parents_learn_from_what_these_saw(tmp_path):
+    settings = ParentSettings(labels=("A",), hidden=16, episodes=2, eval_episodes=1)
+    train_parents(settings, tmp_path / "parents", lambda _: None)
+    choice = TeacherChoice(("A",), {"A": tmp_path / "parents" / "parent_A.pt"}, seed=5)
+    students = distilled(tmp_path, choice)
+    assert students["A"].role.sidecar["states"]["source"] == "CartPole-v1: replay_states_A.npy"
+    seen = {row.tobytes() for row in np.load(tmp_path / "parents" / "replay_states_A.npy")}
+    with np.load(tmp_path / "states.npz") as states:
+        assert {row.tobytes() for row in states["train"]} <= seen
+        assert {row.tobytes() for row in states["heldout"]} <= seen
 
 
 def test_a_trained_teacher_is_not_overwritten_but_a_random_one_is(tmp_path):
