@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.stages.dual_teacher_limits import ChildLimits, about_mse
-from engine.stages.fidelity import compare
+from engine.stages.dual_teacher_limits import ChildLimits
 from engine.stages.recombination_validation import Found, Judging, validate_family
-from engine.stages.role_checks import all_q_values
 from engine.stages.state_sets import States
 
 SEEN_BY_PARENTS = (
@@ -37,7 +35,7 @@ def child_report(
 
     Returns:
         The report of :func:`engine.stages.recombination_validation.validate_family`, with
-        ``returns``, and ``mse_limit``: what the limit on the squared error is held against.
+        ``returns``.
     """
     judging = Judging(
         n_states=len(heldout),
@@ -47,12 +45,9 @@ def child_report(
         episodes=0,
     )
     report = validate_family(found, judging)
-    parents = {"a": found.parent_a.network, "b": found.parent_b.network}
-    values = all_q_values(parents, heldout)
     notes = filter(None, (SEEN_BY_PARENTS, report["states"]["note"]))
     return {
         **report,
         "states": report["states"] | {"note": "; ".join(notes)},
-        "mse_limit": about_mse(compare(values["a"], values["b"])["mse"]),
         "returns": returns,
     }

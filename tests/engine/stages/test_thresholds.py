@@ -43,7 +43,7 @@ DEFAULTS = {
         "report_only": False,
     },
 }
-METRIC_OF = {"min_cosine_similarity": "mean_cosine_similarity"}
+METRIC_OF = {"min_cosine_similarity": "mean_cosine_similarity", "max_mse": "centered_mse"}
 KINDS = list(DEFAULTS)
 
 
@@ -92,7 +92,7 @@ def test_limits_that_are_switched_off_are_not_checked() -> None:
     assert names == [
         "here.action_agreement",
         "here.kl_divergence",
-        "here.mse",
+        "here.centered_mse",
         "here.mean_cosine_similarity",
         "here.param_ratio",
     ]
