@@ -13,16 +13,16 @@ from typing import Any
 
 from engine.stages.child_report import child_report
 from engine.stages.dual_teacher_limits import ChildLimits
-from engine.stages.finetuning_config import FineTuningConfig
-from engine.stages.finetuning_run import TUNED, Crossover, Family, finetune_child
 from engine.stages.pair_states import check_states_file, states_of_parents
 from engine.stages.parent_pair import PairChoice, find_parents
 from engine.stages.parent_settings import ENVIRONMENT
-from engine.stages.recombination_validation import Found, write_validation
-from engine.stages.returns import play_roles
+from engine.stages.recombination.family_validation import Found, write_validation
+from engine.stages.recombination.finetuning_config import FineTuningConfig
+from engine.stages.recombination.finetuning_run import TUNED, Crossover, Family, finetune_child
 from engine.stages.roles import load_role
 from engine.stages.state_sets import STATES_FILE
 from engine.stages.stopwatch import Stopwatch
+from engine.stages.validation.returns import play_roles
 
 RAW = "child_crossover.pt"
 ARTIFACTS = (RAW, TUNED, STATES_FILE)

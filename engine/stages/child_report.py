@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.stages.dual_teacher_limits import ChildLimits
-from engine.stages.recombination_validation import Found, Judging, validate_family
+from engine.stages.recombination.family_validation import Found, Judging, validate_family
 from engine.stages.state_sets import States
 
 SEEN_BY_PARENTS = (
@@ -34,7 +34,7 @@ def child_report(
         include_parent_baseline: Whether the parents are compared with each other, too.
 
     Returns:
-        The report of :func:`engine.stages.recombination_validation.validate_family`, with
+        The report of :func:`engine.stages.recombination.family_validation.validate_family`, with
         ``returns``.
     """
     judging = Judging(

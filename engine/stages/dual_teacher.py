@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.stages.crossover import cross
-from engine.stages.distillation import Student, distill
+from engine.stages.distillation.students import Student, distill
 from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
 from engine.stages.dual_teacher_tuning import CHILD, COPY, RANDOM, Tuned, Tuning, dual_metrics, tune
-from engine.stages.finetuning_config import FineTuningConfig
-from engine.stages.finetuning_run import INT8 as CHILD_INT8
-from engine.stages.finetuning_run import TUNED, Crossover, Family, finetune_child
-from engine.stages.imitation_config import ImitationConfig
+from engine.stages.imitation.config import ImitationConfig
 from engine.stages.networks import STUDENT_DROPOUT, Network, initial_weights
 from engine.stages.pair_states import check_states_file, states_of_parents
 from engine.stages.parent_pair import PairChoice, Parent, find_parents
 from engine.stages.parent_settings import ENVIRONMENT, LABELS
-from engine.stages.ptq import PtqConfig, Quantized, quantize_role
+from engine.stages.quantization.ptq import PtqConfig, Quantized, quantize_role
+from engine.stages.recombination.crossover import cross
+from engine.stages.recombination.finetuning_config import FineTuningConfig
+from engine.stages.recombination.finetuning_run import INT8 as CHILD_INT8
+from engine.stages.recombination.finetuning_run import TUNED, Crossover, Family, finetune_child
 from engine.stages.roles import Role, load_role
 from engine.stages.state_sets import STATES_FILE, StateSet, choose
 from engine.stages.stopwatch import Stopwatch

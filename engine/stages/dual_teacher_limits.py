@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.stages.thresholds import RecombinationThresholds, Thresholds
+from engine.stages.validation.thresholds import RecombinationThresholds, Thresholds
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.stages.child_report import SEEN_BY_PARENTS, child_report
-from engine.stages.distillation_validation import Episodes, Evaluation, Pair, validate_pair
+from engine.stages.distillation.pair_validation import Episodes, Evaluation, Pair, validate_pair
 from engine.stages.dual_teacher import (
     REPORT,
     DualTeacherNetworks,
@@ -21,13 +21,13 @@ from engine.stages.dual_teacher import (
 from engine.stages.dual_teacher_limits import StudentLimits
 from engine.stages.dual_teacher_tuning import scaled_kl
 from engine.stages.parent_settings import ENVIRONMENT, LABELS
-from engine.stages.recombination_validation import Found, write_validation
-from engine.stages.report_files import write_json
-from engine.stages.returns import play_roles
-from engine.stages.role_checks import all_q_values, unusable
+from engine.stages.recombination.family_validation import Found, write_validation
+from engine.stages.reports.files import write_json
 from engine.stages.roles import DISTRIBUTIONS
 from engine.stages.stopwatch import Stopwatch
-from engine.stages.verdicts import verdict_on
+from engine.stages.validation.returns import play_roles
+from engine.stages.validation.role_checks import all_q_values, unusable
+from engine.stages.validation.verdicts import verdict_on
 from engine.versions import versions
 
 PARENTS = ("parent_A", "parent_B")

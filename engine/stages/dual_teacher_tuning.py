@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError
-from engine.stages.fidelity import compare
-from engine.stages.finetuning import Child, FineTuned, fine_tune
-from engine.stages.finetuning_config import FineTuningConfig
 from engine.stages.networks import Network
 from engine.stages.parent_settings import ENVIRONMENT
-from engine.stages.quantization import dequantized, quantized
-from engine.stages.role_checks import all_q_values
-from engine.stages.search_play import episode_returns
+from engine.stages.quantization.weights import dequantized, quantized
+from engine.stages.recombination.finetuning import Child, FineTuned, fine_tune
+from engine.stages.recombination.finetuning_config import FineTuningConfig
+from engine.stages.search.play import episode_returns
 from engine.stages.state_sets import States
+from engine.stages.validation.fidelity import compare
+from engine.stages.validation.role_checks import all_q_values
 
 CHILD, COPY, RANDOM = "child", "student_A_finetuned", "random_finetuned"
 MOST_VARIANTS = 6

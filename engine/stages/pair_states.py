@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StageError
+from engine.stages.distillation.teacher_states import played_states
 from engine.stages.parent_pair import N_INPUTS, Parent
 from engine.stages.parent_settings import ENVIRONMENT, LABELS
 from engine.stages.roles import Role, lineage
@@ -27,7 +28,6 @@ from engine.stages.state_sets import (
     states_sha256,
     training_states,
 )
-from engine.stages.teacher_states import played_states
 
 HELDOUT_FRACTION = 0.1
 

@@ -13,8 +13,8 @@ import numpy as np
 from engine.errors import StageError
 from engine.stages.cartpole_parents import train_parents
 from engine.stages.parent_settings import LABELS, ParentSettings
-from engine.stages.role_checks import check_roles, non_finite_tensor
 from engine.stages.roles import Role, load_role
+from engine.stages.validation.role_checks import check_roles, non_finite_tensor
 
 Origin = Literal["given", "reused", "trained"]
 N_INPUTS, N_ACTIONS = 4, 2

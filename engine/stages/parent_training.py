@@ -15,8 +15,8 @@ from engine.errors import StageError
 from engine.seeding import Purpose, episode_seeds, key, stream
 from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.parent_settings import ENVIRONMENT, LABELS, STEPS_PER_EPISODE, ParentSettings
-from engine.stages.returns import play_roles
-from engine.stages.role_checks import all_q_values, unusable
+from engine.stages.validation.returns import play_roles
+from engine.stages.validation.role_checks import all_q_values, unusable
 from populations.genome import Genome, Lineage
 from populations.network import NetworkSpec
 
@@ -29,6 +29,8 @@ Tell = Callable[[str], None]
 
 N_INPUTS, N_ACTIONS = 4, 2
 CHECKPOINT_EPISODES = 32
+MAX_GRAD_NORM = 1.0
+"""Where AgentFarm clips, too; with ten times as much, some seeds never leave a return of 150."""
 REFIT_STATES = 8192
 RECENT = 50
 
@@ -48,8 +50,8 @@ class TrainedParent:
         final_epsilon: Share of random actions that it had fallen to.
         checkpoint_step: Environment steps after which ``network`` was taken.
         checkpoint_return: Mean greedy return on the episodes that chose it.
-        returns: What :func:`engine.stages.returns.play_roles` reports of both on held-out
-            episodes, under the names ``parent_A`` and ``parent_A_int8``.
+        returns: What :func:`engine.stages.validation.returns.play_roles` reports of both on
+            held-out episodes, under the names ``parent_A`` and ``parent_A_int8``.
         int8_agreement: Share of the replay states on which both take the same action.
     """
 
@@ -145,6 +147,7 @@ def training_config(settings: ParentSettings) -> TeacherTrainingConfig:
         minibatches=-(-n_samples // settings.batch_size),
         learning_rate=settings.learning_rate,
         gamma=settings.gamma,
+        max_grad_norm=MAX_GRAD_NORM,
         checkpoint_episodes=CHECKPOINT_EPISODES,
     )
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from engine.errors import StageError
 from engine.learning.checkpoints import read_checkpoint, save_int8, save_network
 from engine.stages.networks import Network
-from engine.stages.report_files import write_json
+from engine.stages.reports.files import write_json
 from engine.versions import versions
 from populations.genome import Genome
 from populations.network import NetworkSpec

@@ -20,7 +20,7 @@ from engine.cli.stages.options import (
 )
 
 if TYPE_CHECKING:
-    from engine.stages.distillation import Student
+    from engine.stages.distillation.students import Student
 
 SHOW = {"show_default": True}
 NOT_NEGATIVE = Number(min=0)
@@ -96,9 +96,9 @@ def distill(
     saw while they were trained, or from episodes that they play now (5000 states); else they are
     normally distributed (1000 states).
     """
-    from engine.stages.distillation import run_distillation
-    from engine.stages.distillation_teachers import Sizes, TeacherChoice
-    from engine.stages.imitation_config import ImitationConfig
+    from engine.stages.distillation.students import run_distillation
+    from engine.stages.distillation.teachers import Sizes, TeacherChoice
+    from engine.stages.imitation.config import ImitationConfig
 
     given = {"A": parent_a_ckpt, "B": parent_b_ckpt}
     choice = TeacherChoice(
@@ -157,8 +157,8 @@ def compare_distillation_modes(
     Agreement and probability similarity are those of the last epoch on the validation states, as
     documented; the held-out agreement is that of the kept network on 20,000 other states.
     """
-    from engine.stages.distillation_modes import ComparisonSettings, compare_modes
-    from engine.stages.report_files import write_json
+    from engine.stages.distillation.modes import ComparisonSettings, compare_modes
+    from engine.stages.reports.files import write_json
 
     report = compare_modes(ComparisonSettings(n_inputs, n_actions, hidden, **settings), seed)
     click.echo("mode       alpha  agree%  prob_sim  best_val  held-out agree%")

@@ -23,10 +23,10 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.errors import StageError
-from engine.stages.thresholds import DistillationThresholds
+from engine.stages.validation.thresholds import DistillationThresholds
 
 if TYPE_CHECKING:
-    from engine.stages.distillation_validation import Episodes
+    from engine.stages.distillation.pair_validation import Episodes
 
 SHOW = {"show_default": True}
 COUNT_OR_ZERO = click.IntRange(min=0)
@@ -108,14 +108,14 @@ def validate_distillation(
     through the sidecars of the students, or as parent_A.pt and parent_B.pt beside them. Students
     and teachers play where the environment is known: from --env, or from their sidecars.
     """
-    from engine.stages.distillation_teachers import Sizes
-    from engine.stages.distillation_validation import (
+    from engine.stages.distillation.pair_validation import (
         Evaluation,
         find_pair,
         validate_pair,
         write_validation,
     )
-    from engine.stages.timing import LatencySettings
+    from engine.stages.distillation.teachers import Sizes
+    from engine.stages.validation.timing import LatencySettings
 
     episodes = _episodes(seed, **rest)
     evaluation = Evaluation(
@@ -163,7 +163,7 @@ def _episodes(
     **_: Any,
 ) -> Episodes:
     """Return what is to be played, or refuse what is not done here."""
-    from engine.stages.distillation_validation import Episodes
+    from engine.stages.distillation.pair_validation import Episodes
 
     if sim_env_factory:
         raise StageError(

@@ -26,8 +26,8 @@ from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
 from engine.stages.parent_settings import ParentSettings
 
 if TYPE_CHECKING:
-    from engine.stages.finetuning_run import Crossover
     from engine.stages.parent_pair import PairChoice
+    from engine.stages.recombination.finetuning_run import Crossover
 
 SHOW = {"show_default": True}
 POSITIVE = Number(min=0, min_open=True)
@@ -121,8 +121,8 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
     """
     from engine.stages.dual_teacher import DualTeacherSettings
     from engine.stages.dual_teacher_report import run_dual_teacher
-    from engine.stages.finetuning_config import FineTuningConfig
-    from engine.stages.imitation_config import ImitationConfig
+    from engine.stages.imitation.config import ImitationConfig
+    from engine.stages.recombination.finetuning_config import FineTuningConfig
 
     distillation = ImitationConfig(
         temperature=given["distill_temperature"],
@@ -180,7 +180,7 @@ def cartpole_recombination(parents: ParentSettings, thresholds: ChildLimits, **g
         RecombinationSettings,
         run_cartpole_recombination,
     )
-    from engine.stages.finetuning_config import FineTuningConfig
+    from engine.stages.recombination.finetuning_config import FineTuningConfig
 
     settings = RecombinationSettings(
         parents=_pair(parents, given),
@@ -217,7 +217,7 @@ def _pair(training: ParentSettings, given: Mapping[str, Any]) -> PairChoice:
 
 
 def _crossover(given: Mapping[str, Any]) -> Crossover:
-    from engine.stages.finetuning_run import Crossover
+    from engine.stages.recombination.finetuning_run import Crossover
 
     return Crossover(
         given["crossover_mode"], given["crossover_alpha"], given["crossover_seed"], given["align"]

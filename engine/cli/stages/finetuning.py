@@ -22,8 +22,8 @@ from engine.cli.stages.options import (
 from engine.errors import StageError
 
 if TYPE_CHECKING:
-    from engine.stages.finetuning_config import FineTuningConfig
-    from engine.stages.finetuning_run import FineTunedChild
+    from engine.stages.recombination.finetuning_config import FineTuningConfig
+    from engine.stages.recombination.finetuning_run import FineTunedChild
 
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)
@@ -163,11 +163,11 @@ def finetune(
 
     Flags win over --config-yaml, and what neither names has its default.
     """
-    from engine.stages.distillation_teachers import Sizes, TeacherChoice, teachers_in
-    from engine.stages.finetuning_run import Crossover, Family, finetune_child
-    from engine.stages.finetuning_states import states_for_child
+    from engine.stages.distillation.teacher_states import environment_of_teachers
+    from engine.stages.distillation.teachers import Sizes, TeacherChoice, teachers_in
+    from engine.stages.recombination.finetuning_run import Crossover, Family, finetune_child
+    from engine.stages.recombination.finetuning_states import states_for_child
     from engine.stages.roles import load_role
-    from engine.stages.teacher_states import environment_of_teachers
 
     given = {"A": parent_a_ckpt, "B": parent_b_ckpt}
     files = {label: path for label, path in given.items() if path is not None}
@@ -212,7 +212,10 @@ def finetune(
 
 def _config(path: Path | None, flags: dict[str, Any]) -> FineTuningConfig:
     """Return the settings of a file, or the defaults, with those that a flag names."""
-    from engine.stages.finetuning_config import FineTuningConfig, read_finetuning_config
+    from engine.stages.recombination.finetuning_config import (
+        FineTuningConfig,
+        read_finetuning_config,
+    )
 
     config = FineTuningConfig() if path is None else read_finetuning_config(path)
     named = {name: value for name, value in flags.items() if value is not None}
@@ -223,7 +226,7 @@ def _config(path: Path | None, flags: dict[str, Any]) -> FineTuningConfig:
 
 def _learned(done: FineTunedChild) -> Iterator[str]:
     """Yield what became of the child, line by line."""
-    from engine.stages.finetuning import REFERENCES
+    from engine.stages.recombination.finetuning import REFERENCES
 
     metrics, outcome = done.metrics, done.tuned.outcome
     epoch = "the start" if outcome.best_epoch < 0 else f"epoch {outcome.best_epoch + 1}"

@@ -22,8 +22,8 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.search import search_options, teller, workers_of
-from engine.stages.search_space import CUSTOM, search_space
-from engine.stages.thresholds import RecombinationThresholds
+from engine.stages.search.space import CUSTOM, search_space
+from engine.stages.validation.thresholds import RecombinationThresholds
 
 ALPHAS, SEEDS, REGIMES = (0.5,), (0,), ("short",)
 """What a custom grid has by default: one of each."""
@@ -79,8 +79,8 @@ ALPHAS, SEEDS, REGIMES = (0.5,), (0,), ("short",)
 )
 def multi_gen_search(run_dir: Path, quiet: bool, **options: Any) -> int:
     """Search over generations: the best children become parents."""
-    from engine.stages.multi_generation import Generations, multi_generation_search
-    from engine.stages.search_setup import set_up
+    from engine.stages.search.generations import Generations, multi_generation_search
+    from engine.stages.search.setup import set_up
 
     tell = teller(quiet)
     seed = options["seed"]

@@ -86,9 +86,9 @@ def quantize(
     Weights become int8 with one scale per row. Activations stay float32, unless --mode static. The
     output biases are corrected on states that the student was trained on, or of --states-file.
     """
-    from engine.stages.distillation_teachers import Sizes
-    from engine.stages.ptq import PtqConfig, quantize_role
-    from engine.stages.quantization import check_student_sizes
+    from engine.stages.distillation.teachers import Sizes
+    from engine.stages.quantization.ptq import PtqConfig, quantize_role
+    from engine.stages.quantization.weights import check_student_sizes
 
     config = PtqConfig(**settings)
     files = {"A": student_a_ckpt, "B": student_b_ckpt}
@@ -143,7 +143,7 @@ def retained(comparison: dict[str, Any], states: dict[str, Any]) -> str:
     """Return in words how close an int8 network is to the float one.
 
     Args:
-        comparison: What :func:`engine.stages.quantization.fidelity` returned.
+        comparison: What :func:`engine.stages.quantization.weights.fidelity` returned.
         states: Record of the states.
     """
     low, high = comparison["action_agreement_ci95"]
@@ -236,11 +236,11 @@ def qat(
     The report tells what that gains over quantizing the student as it is, and over the same
     fine-tuning without the codec.
     """
-    from engine.stages.calibration import lesson_for
-    from engine.stages.distillation_teachers import Sizes
-    from engine.stages.distillation_validation import find_pair
-    from engine.stages.imitation_config import ImitationConfig
-    from engine.stages.qat import train_quantization_aware
+    from engine.stages.distillation.pair_validation import find_pair
+    from engine.stages.distillation.teachers import Sizes
+    from engine.stages.imitation.config import ImitationConfig
+    from engine.stages.quantization.calibration import lesson_for
+    from engine.stages.quantization.qat import train_quantization_aware
 
     config = ImitationConfig(seed=seed, max_grad_norm=max_grad_norm or None, **learning)
     files = {"A": (student_a, teacher_a), "B": (student_b, teacher_b)}

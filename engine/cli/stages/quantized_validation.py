@@ -22,10 +22,10 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.quantization import retained
-from engine.stages.thresholds import QuantizationThresholds
+from engine.stages.validation.thresholds import QuantizationThresholds
 
 if TYPE_CHECKING:
-    from engine.stages.quantized_pairs import Places
+    from engine.stages.quantization.pair_validation import Places
 
 SHOW = {"show_default": True}
 COUNT_OR_ZERO = click.IntRange(min=0)
@@ -98,14 +98,14 @@ def validate_quantized(
     through the sidecars. --allow-unsafe-unpickle is for int8 files of AgentFarm alone; those of
     cultivar never need it.
     """
-    from engine.stages.distillation_teachers import Sizes
-    from engine.stages.quantized_pairs import (
+    from engine.stages.distillation.teachers import Sizes
+    from engine.stages.quantization.pair_validation import (
         Judgement,
         find_quantized_pair,
         validate_pair,
         write_validation,
     )
-    from engine.stages.timing import LatencySettings, ThroughputSettings
+    from engine.stages.validation.timing import LatencySettings, ThroughputSettings
 
     judgement = Judgement(
         n_states=n_states,
@@ -140,7 +140,7 @@ def validate_quantized(
 
 
 def _places(label: str, given: dict[str, Path | None]) -> Places:
-    from engine.stages.quantized_pairs import Places
+    from engine.stages.quantization.pair_validation import Places
 
     flag = label.lower()
     return Places(

@@ -13,7 +13,7 @@ import click
 from engine.cli.stages.options import COUNT, FILE, SEED, SHARE, size_options
 
 if TYPE_CHECKING:
-    from engine.stages.crossover_benchmark import CrossoverFigures
+    from engine.stages.recombination.crossover_benchmark import CrossoverFigures
 
 
 @click.command()
@@ -50,8 +50,8 @@ def benchmark_crossover(
     Both parents are untrained networks. Action agreement and errors of Q-values are those of the
     child against parent A.
     """
-    from engine.stages.crossover_benchmark import benchmark_crossover as measure
-    from engine.stages.report_files import write_text
+    from engine.stages.recombination.crossover_benchmark import benchmark_crossover as measure
+    from engine.stages.reports.files import write_text
 
     figures = measure(
         n_inputs=n_inputs,

@@ -19,7 +19,7 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.errors import StageError
-from engine.stages.thresholds import RecombinationThresholds
+from engine.stages.validation.thresholds import RecombinationThresholds
 
 SHOW = {"show_default": True}
 COUNT_OR_ZERO = click.IntRange(min=0)
@@ -94,15 +94,15 @@ def validate_recombination(
     float or int8, and of different widths. Where the environment is known, from --env or from
     the sidecars, child, parents and the ensemble of both parents play it.
     """
-    from engine.stages.distillation_teachers import Sizes
-    from engine.stages.recombination_validation import (
+    from engine.stages.distillation.teachers import Sizes
+    from engine.stages.recombination.family_validation import (
         ROLES,
         Judging,
         find_family,
         validate_family,
         write_validation,
     )
-    from engine.stages.timing import LatencySettings
+    from engine.stages.validation.timing import LatencySettings
 
     given = {name: roles[f"{name}_ckpt"] for name in ROLES}
     found = find_family(

@@ -23,13 +23,13 @@ from engine.cli.stages.options import (
     training_states_option,
     unsafe_option,
 )
-from engine.stages.search_scores import MEANINGS, PRIMARY_METRICS
-from engine.stages.search_space import CUSTOM, MODES, REGIMES, SPACES, search_space
-from engine.stages.thresholds import RecombinationThresholds
+from engine.stages.search.scores import MEANINGS, PRIMARY_METRICS
+from engine.stages.search.space import CUSTOM, MODES, REGIMES, SPACES, search_space
+from engine.stages.validation.thresholds import RecombinationThresholds
 
 if TYPE_CHECKING:
-    from engine.stages.search_output import Found
-    from engine.stages.search_setup import Workers
+    from engine.stages.search.output import Found
+    from engine.stages.search.setup import Workers
 
 F = TypeVar("F", bound=Callable[..., Any])
 TOP = 10
@@ -146,8 +146,8 @@ def _custom(flag: str, kind: Any, default: tuple[Any, ...]) -> Callable[[F], F]:
 )
 def crossover_search(run_dir: Path, quiet: bool, reproduce: Path | None, **options: Any) -> int:
     """Try a grid of crossovers and fine-tunings, and rank the children."""
-    from engine.stages.search import crossover_search as carry_out
-    from engine.stages.search_setup import set_up
+    from engine.stages.search.run import crossover_search as carry_out
+    from engine.stages.search.setup import set_up
 
     if reproduce is not None:
         return _reproduce(reproduce, options["allow_unsafe_unpickle"])
@@ -170,7 +170,7 @@ def crossover_search(run_dir: Path, quiet: bool, reproduce: Path | None, **optio
 
 def _reproduce(path: Path, allow_unsafe: bool) -> int:
     """Make a child again; the exit code is 1 where it is another one."""
-    from engine.stages.search_reproduction import reproduce
+    from engine.stages.search.reproduction import reproduce
 
     same = reproduce(path, allow_unsafe)
     for name, is_same in same.items():
@@ -180,7 +180,7 @@ def _reproduce(path: Path, allow_unsafe: bool) -> int:
 
 def workers_of(options: dict[str, Any]) -> Workers:
     """Take out of the options what no search depends on, and return the workers."""
-    from engine.stages.search_setup import Workers
+    from engine.stages.search.setup import Workers
 
     options.pop("eval_batch_size", None)  # an evaluation is one batch, whatever was documented
     del options["report_only"]

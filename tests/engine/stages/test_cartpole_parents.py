@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_training(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(42, 99), (1, 2), (10, 11)])
+@pytest.mark.parametrize("seeds", [(42, 99), (1, 2), (5003, 10)])
 def test_default_parents_balance_the_pole_in_both_formats(seeds):
     settings = ParentSettings(seed_a=seeds[0], seed_b=seeds[1])
     for parent in trained_parents(settings, quiet):

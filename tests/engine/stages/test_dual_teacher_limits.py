@@ -3,7 +3,7 @@ import pytest
 
 from engine.errors import StageError
 from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
-from engine.stages.fidelity import compare
+from engine.stages.validation.fidelity import compare
 
 
 def test_the_defaults_are_the_documented_limits() -> None:

@@ -10,8 +10,8 @@ from engine.stages.dual_teacher_tuning import (
     scaled_kl,
     tune,
 )
-from engine.stages.finetuning_config import FineTuningConfig
 from engine.stages.networks import Network, initial_weights, student_spec, teacher_spec
+from engine.stages.recombination.finetuning_config import FineTuningConfig
 
 TEACHER = teacher_spec(4, 2, 32)
 STUDENT = student_spec(TEACHER)

@@ -12,7 +12,7 @@ from engine.cli import main
 from engine.cli.stages.dual_teacher import dual_teacher_cartpole
 from engine.learning.checkpoints import load_network
 from engine.stages.networks import Network
-from engine.stages.returns import play_roles
+from engine.stages.validation.returns import play_roles
 
 TRAIN = ("--train-episodes", "2", "--hidden-size", "32", "--episodes", "3")
 DUAL = (*TRAIN, "--distill-epochs", "2", "--finetune-epochs", "1", "--selection-episodes", "2")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engine.cli import main
-from engine.stages.finetuning_config import FineTuningConfig
-from engine.stages.finetuning_run import Crossover, Family, finetune_child
 from engine.stages.networks import Network, initial_weights, teacher_spec
-from engine.stages.quantization import quantized
+from engine.stages.quantization.weights import quantized
+from engine.stages.recombination.finetuning_config import FineTuningConfig
+from engine.stages.recombination.finetuning_run import Crossover, Family, finetune_child
 from engine.stages.roles import load_role, save_role, sidecar
 from engine.stages.state_sets import training_states
 

@@ -1,0 +1,1 @@
+"""Students out of teachers."""

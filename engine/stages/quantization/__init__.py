@@ -1,0 +1,1 @@
+"""int8 networks out of float ones."""

@@ -1,0 +1,1 @@
+"""Children out of two parents: crossover, and fine-tuning."""

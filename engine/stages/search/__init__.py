@@ -1,0 +1,1 @@
+"""Grids of crossovers and fine-tunings, over one generation or several."""

@@ -1,0 +1,209 @@
+"""The files of one child of a search, and whether they are still those that are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StageError, TeacherError
+from engine.learning.checkpoints import load_genome_file, load_network
+from engine.stages.networks import TEACHER_DROPOUT, Network
+from engine.stages.reports.files import plain, write_json
+from engine.stages.roles import DISTRIBUTIONS, Role, save_role, sidecar
+from engine.stages.search.child import (
+    K_VALUES,
+    ChildResult,
+    Judging,
+    Reference,
+    finetuning_config,
+)
+from engine.stages.search.space import Trial
+from engine.stages.state_sets import STATES_FILE, SYNTHETIC, StateSet
+from engine.stages.states import EvaluationStates
+from engine.versions import versions
+
+FORMAT = "cultivar-crossover-search"
+SCHEMA_VERSION = 1
+CHILD, INT8_CHILD = "child.pt", "child_int8.pt"
+REPORT, CONFIG = "eval_report.json", "run_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ChildFiles:
+    """Writes the children of a search, and finds those that were written before.
+
+    Attributes:
+        run_dir: Folder of the search; each child has one in it.
+        parents: Parent A and parent B, both with a file.
+        states: What children are fine-tuned on.
+        judged_on: What they are judged on.
+        reference: Whom they imitate.
+        judging: How they are judged.
+    """
+
+    run_dir: Path
+    parents: tuple[Role, Role]
+    states: StateSet
+    judged_on: EvaluationStates
+    reference: Reference
+    judging: Judging
+
+    @property
+    def dropout(self) -> float:
+        """Share of hidden units dropped while a child trains: that of parent A."""
+        architecture = self.parents[0].sidecar.get("architecture", {})
+        return float(architecture.get("dropout", TEACHER_DROPOUT))
+
+    def config(self, trial: Trial) -> dict[str, Any]:
+        """Return all that a child depends on, as JSON values; paths are relative to its folder."""
+        directory = self.run_dir / trial.child_id
+        judging = self.judging
+        packages = DISTRIBUTIONS if judging.environment is None else (*DISTRIBUTIONS, "gymnasium")
+        config = plain(
+            {
+                "format": FORMAT,
+                "schema_version": SCHEMA_VERSION,
+                "child_id": trial.child_id,
+                "crossover": {
+                    "mode": trial.recipe.mode,
+                    "alpha": trial.recipe.alpha,
+                    "seed": trial.recipe.seed,
+                },
+                "finetune": {
+                    **asdict(finetuning_config(trial.regime)),
+                    **trial.regime.to_dict(),
+                    "reference": self.reference,
+                    "dropout": self.dropout,
+                },
+                "parents": {
+                    name: role.source(directory)
+                    for name, role in zip(("parent_a", "parent_b"), self.parents, strict=True)
+                },
+                "states": self.states.record(),
+                "evaluation": {
+                    "states": self.judged_on.record(),
+                    "thresholds": judging.thresholds.to_dict(),
+                    "k_values": K_VALUES,
+                    "include_parent_baseline": judging.include_parent_baseline,
+                    "environment": judging.environment,
+                    "episodes": judging.episodes,
+                    "seed": judging.seed,
+                },
+                "versions": versions(*packages),
+            }
+        )
+        assert isinstance(config, dict)
+        return config
+
+    def save(self, trial: Trial, result: ChildResult) -> ChildResult:
+        """Write a child, its run configuration last: a child without it counts as not made.
+
+        Returns:
+            The result, its report completed with paths and states.
+        """
+        assert result.network is not None, "only a child that there is can be saved"
+        directory = self.run_dir / trial.child_id
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG).unlink(missing_ok=True)
+        config = self.config(trial)
+        described = {
+            "sources": config["parents"],
+            "states": config["states"],
+            "environment": self.judging.environment,
+            "seed": trial.regime.seed,
+            "config": {"crossover": config["crossover"], "finetune": config["finetune"]},
+            "metrics": result.metrics,
+        }
+        description = sidecar("child", result.network.spec, self.dropout, **described)
+        save_role(directory / CHILD, result.network, description)
+        files = [CHILD, f"{CHILD}.json", REPORT]
+        if result.genome is not None:
+            save_role(directory / INT8_CHILD, result.genome, description)
+            files += [INT8_CHILD, f"{INT8_CHILD}.json"]
+        self._keep_states(directory)
+        result.report["model_paths"] = {
+            **{name: source["path"] for name, source in config["parents"].items()},
+            "child": CHILD if result.genome is None else INT8_CHILD,
+        }
+        result.report["states"] = {**result.report["states"], **self.judged_on.record()}
+        write_json(directory / REPORT, result.report)
+        digests = {name: _sha256(directory / name) for name in files}
+        write_json(
+            directory / CONFIG, {**config, "finetune_metrics": result.metrics, "files": digests}
+        )
+        return result
+
+    def saved(self, trial: Trial) -> ChildResult | None:
+        """Return a child that was made before just as it would be now; None where there is none."""
+        directory = self.run_dir / trial.child_id
+        found = _read_json(directory / CONFIG)
+        expected = self.config(trial)
+        if {name: found.get(name) for name in expected} != expected:
+            return None
+        digests = found.get("files")
+        if not isinstance(digests, dict) or not {CHILD, REPORT} <= set(digests):
+            return None
+        for name, digest in digests.items():
+            if not (directory / name).is_file() or _sha256(directory / name) != digest:
+                return None
+        try:
+            network = Network(*load_network(directory / CHILD))
+            genome = load_genome_file(directory / INT8_CHILD) if trial.regime.is_quantized else None
+        except TeacherError:
+            return None
+        return ChildResult(
+            trial.index,
+            network=network,
+            genome=genome,
+            metrics=found.get("finetune_metrics", {}),
+            report=_read_json(directory / REPORT),
+        )
+
+    def _keep_states(self, directory: Path) -> None:
+        """Put the states beside the child, where validators look for them.
+
+        Synthetic ones they draw again from their seed.
+        """
+        if self.states.source == SYNTHETIC:
+            return
+        target = directory / STATES_FILE
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self.run_dir / STATES_FILE, target)
+        except OSError:  # the file system knows no hard links
+            shutil.copyfile(self.run_dir / STATES_FILE, target)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a ``run_config.json``.
+
+    Raises:
+        StageError: It is missing, damaged, or of something else.
+    """
+    config = _read_json(path)
+    if (config.get("format"), config.get("schema_version")) != (FORMAT, SCHEMA_VERSION):
+        raise StageError(
+            f"{path}: expected the run_config.json of a child of a crossover search, as this "
+            "version writes it; it is missing, damaged, or of something else"
+        )
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return an object from a JSON file; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, Mapping):
+            return dict(content)
+    return {}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
