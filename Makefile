@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench docs clean
+.PHONY: help demo test test-all check bench reproduce docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -31,6 +31,9 @@ check: $(STAMP) ## Check style, types and the direction of imports
 
 bench: $(STAMP) ## Measure one generation
 	$(BIN)/python scripts/benchmark_generation.py
+
+reproduce: $(STAMP) ## Measure the tables of the documented pipeline again
+	$(BIN)/python scripts/reproduce_pipeline.py
 
 docs: $(STAMP) ## Write the pages that are generated from the code
 	$(BIN)/python scripts/document_settings.py

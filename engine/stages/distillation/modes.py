@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.errors import StageError
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.imitation.jobs import Imitated, Job, imitate
@@ -19,7 +16,7 @@ from engine.stages.networks import (
     teacher_spec,
 )
 from engine.stages.state_sets import synthetic_heldout, synthetic_states
-from engine.stages.validation.fidelity import compare
+from engine.stages.validation.fidelity import compare, probability_similarity
 from engine.stages.validation.role_checks import all_q_values
 
 MODES = {"hard_only": 0.0, "blended": 0.7, "soft_only": 1.0}
@@ -118,27 +115,6 @@ def compare_modes(settings: ComparisonSettings, seed: int = 42) -> dict[str, Any
         "heldout_states": HELD_OUT,
         "runs": runs,
     }
-
-
-def probability_similarity(
-    reference: NDArray[np.float32], query: NDArray[np.float32], temperature: float
-) -> float:
-    """Return 1 minus the mean difference of softmaxes over states and actions.
-
-    Args:
-        reference: Q-values ``(N, A)``.
-        query: Q-values of the same shape.
-        temperature: Of both softmaxes.
-    """
-    return 1 - float(
-        np.abs(_softmax(reference / temperature) - _softmax(query / temperature)).mean()
-    )
-
-
-def _softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(values.astype(np.float64) - values.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def _config(settings: ComparisonSettings, alpha: float, seed: int) -> ImitationConfig:

@@ -18,7 +18,7 @@ from engine.stages.imitation.jobs import Imitated, Job, imitate
 from engine.stages.networks import Network
 from engine.stages.quantization.weights import dequantized, quantized
 from engine.stages.recombination.finetuning_config import FineTuningConfig
-from engine.stages.validation.fidelity import compare
+from engine.stages.validation.fidelity import compare, probability_similarity
 from engine.stages.validation.role_checks import all_q_values
 from populations.genome import Genome, Lineage
 
@@ -151,7 +151,7 @@ def compare_with_references(
         name: {
             stage: {
                 **compare(values[name], values[stage], k_values),
-                "prob_similarity": prob_similarity(values[name], values[stage], temperature),
+                "prob_similarity": probability_similarity(values[name], values[stage], temperature),
             }
             for stage in stages
         }
@@ -162,24 +162,3 @@ def compare_with_references(
         for stage in ("after", "int8")
     )
     return {**comparisons, "int8_retention": int8 / after if after > 0 else float("nan")}
-
-
-def prob_similarity(
-    reference_q: NDArray[np.floating], query_q: NDArray[np.floating], temperature: float
-) -> float:
-    """Return ``1 - mean |p - q|`` over states and actions, ``p`` and ``q`` the softmax of both.
-
-    Args:
-        reference_q: Q-values ``(N, n_actions)``.
-        query_q: Q-values of the same shape.
-        temperature: Of both softmaxes.
-    """
-    p, q = (_softmax(values, temperature) for values in (reference_q, query_q))
-    return float(1 - np.abs(p - q).mean())
-
-
-def _softmax(values: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    logits = values.astype(np.float64) / temperature
-    exponentials: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
-    exponentials /= exponentials.sum(axis=1, keepdims=True)
-    return exponentials

@@ -94,6 +94,21 @@ def compare(
     }
 
 
+def probability_similarity(
+    reference_q: NDArray[np.floating], query_q: NDArray[np.floating], temperature: float
+) -> float:
+    """Return ``1 - mean |p - q|`` over states and actions, ``p`` and ``q`` the softmax of both.
+
+    Args:
+        reference_q: Q-values ``(N, n_actions)``.
+        query_q: Q-values of the same shape.
+        temperature: Of both softmaxes.
+    """
+    logits = (values.astype(np.float64) / temperature for values in (reference_q, query_q))
+    p, q = (np.exp(_log_softmax(values)) for values in logits)
+    return 1 - float(np.abs(p - q).mean())
+
+
 def wilson_interval(share: float, n: int) -> list[float]:
     """Return the 95 % interval ``[low, high]`` of a share that was seen in ``n`` draws.
 

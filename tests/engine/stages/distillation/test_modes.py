@@ -1,14 +1,11 @@
 import numpy as np
 import pytest
-import torch
-from torch.nn import functional
 
 from engine.errors import StageError
 from engine.stages.distillation.modes import (
     HELD_OUT,
     ComparisonSettings,
     compare_modes,
-    probability_similarity,
 )
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.imitation.jobs import Job, imitate
@@ -46,14 +43,6 @@ def test_modes_differ_in_alpha_alone_and_have_the_documented_seeds():
 def test_same_seed_gives_the_same_report():
     assert compare_modes(SETTINGS, 1) == compare_modes(SETTINGS, 1)
     assert compare_modes(SETTINGS, 1)["runs"] != compare_modes(SETTINGS, 2)["runs"]
-
-
-def test_probability_similarity_is_one_minus_the_mean_difference_of_the_softmaxes():
-    rng = np.random.default_rng(0)
-    one, other = (100 + 5 * rng.standard_normal((2, 40, 4))).astype(np.float32)
-    p, q = (functional.softmax(torch.from_numpy(x) / 2.5, dim=1) for x in (one, other))
-    expected = 1 - (p - q).abs().mean().item()
-    assert probability_similarity(one, other, 2.5) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(

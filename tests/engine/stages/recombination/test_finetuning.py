@@ -9,12 +9,7 @@ from engine.errors import StageError
 from engine.stages.imitation.jobs import Job, imitate
 from engine.stages.networks import Network, initial_weights, student_spec, teacher_spec
 from engine.stages.recombination.crossover import cross
-from engine.stages.recombination.finetuning import (
-    Child,
-    compare_with_references,
-    fine_tune,
-    prob_similarity,
-)
+from engine.stages.recombination.finetuning import Child, compare_with_references, fine_tune
 from engine.stages.recombination.finetuning_config import FineTuningConfig
 from populations.errors import GenomeValueError
 
@@ -141,14 +136,6 @@ def test_the_int8_export_rounds_what_was_trained(tuned):
         weight = tuned.network.weights[name]
         np.testing.assert_allclose(tuned.int8.weights[name], _rounded(weight), atol=1e-6)
     assert tuned.genome.lineage.kind == "child"
-
-
-def test_prob_similarity_is_that_of_the_softmaxes():
-    rng = np.random.default_rng(0)
-    one, other = (5 * rng.standard_normal((2, 40, 3))).astype(np.float32)
-    p, q = (torch.softmax(torch.from_numpy(values).double() / 2, dim=1) for values in (one, other))
-    assert prob_similarity(one, other, 2.0) == pytest.approx(1 - (p - q).abs().mean().item())
-    assert prob_similarity(one, one, 2.0) == 1
 
 
 def test_references_may_be_wider_but_must_play_the_same_game(parents):

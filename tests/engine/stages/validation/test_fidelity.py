@@ -15,7 +15,13 @@ from scipy import special, stats
 from torch import Tensor
 
 from engine.errors import StageError
-from engine.stages.validation.fidelity import METRICS, compare, label_metrics, wilson_interval
+from engine.stages.validation.fidelity import (
+    METRICS,
+    compare,
+    label_metrics,
+    probability_similarity,
+    wilson_interval,
+)
 
 
 def values(seed: int, n_states: int = 200, n_actions: int = 4, scale: float = 1.0) -> np.ndarray:
@@ -200,3 +206,11 @@ def test_a_hundred_thousand_states_take_less_than_two_seconds_of_cpu() -> None:
     start = time.process_time()
     compare(a, b)
     assert time.process_time() - start < 2
+
+
+def test_probability_similarity_is_one_minus_the_mean_difference_of_the_softmaxes():
+    rng = np.random.default_rng(0)
+    one, other = (100 + 5 * rng.standard_normal((2, 40, 4))).astype(np.float32)
+    p, q = (F.softmax(torch.from_numpy(x) / 2.5, dim=1) for x in (one, other))
+    expected = 1 - (p - q).abs().mean().item()
+    assert probability_similarity(one, other, 2.5) == pytest.approx(expected, abs=1e-5)
