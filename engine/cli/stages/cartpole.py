@@ -9,7 +9,7 @@ import click
 
 from engine.cli.stages.options import COUNT, FILE, labels, pair_option
 from engine.cli.stages.parent_options import parent_options
-from engine.stages.parent_settings import ParentSettings
+from engine.stages.cartpole.parent_settings import ParentSettings
 
 
 @click.command()
@@ -35,7 +35,7 @@ def train_cartpole_parents(
     training), a .pt.json with the returns beside each network, and the same for B. Without a
     target network and a replay memory, --tau and the size of the memory change nothing.
     """
-    from engine.stages.cartpole_parents import train_parents  # imports torch
+    from engine.stages.cartpole.parents import train_parents  # imports torch
 
     settings = dataclasses.replace(parents, labels=labels(pair), eval_episodes=eval_episodes)
     for parent in train_parents(settings, output_dir, click.echo):

@@ -22,11 +22,11 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.parent_options import parent_options
-from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
-from engine.stages.parent_settings import ParentSettings
+from engine.stages.cartpole.limits import ChildLimits, StudentLimits
+from engine.stages.cartpole.parent_settings import ParentSettings
 
 if TYPE_CHECKING:
-    from engine.stages.parent_pair import PairChoice
+    from engine.stages.cartpole.parent_pair import PairChoice
     from engine.stages.recombination.finetuning_run import Crossover
 
 SHOW = {"show_default": True}
@@ -119,8 +119,8 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
 
     Exits with 1 if a student or the child misses a limit.
     """
-    from engine.stages.dual_teacher import DualTeacherSettings
-    from engine.stages.dual_teacher_report import run_dual_teacher
+    from engine.stages.cartpole.dual_teacher import DualTeacherSettings
+    from engine.stages.cartpole.report import run_dual_teacher
     from engine.stages.imitation.config import ImitationConfig
     from engine.stages.recombination.finetuning_config import FineTuningConfig
 
@@ -176,7 +176,7 @@ def cartpole_recombination(parents: ParentSettings, thresholds: ChildLimits, **g
 
     Exits with 1 if the child misses a limit.
     """
-    from engine.stages.cartpole_recombination import (
+    from engine.stages.cartpole.recombination import (
         RecombinationSettings,
         run_cartpole_recombination,
     )
@@ -205,7 +205,7 @@ def cartpole_recombination(parents: ParentSettings, thresholds: ChildLimits, **g
 
 
 def _pair(training: ParentSettings, given: Mapping[str, Any]) -> PairChoice:
-    from engine.stages.parent_pair import PairChoice
+    from engine.stages.cartpole.parent_pair import PairChoice
 
     files = {"A": given["parent_a_ckpt"], "B": given["parent_b_ckpt"]}
     return PairChoice(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from engine.cli.stages.options import COUNT, SEED, SHARE, Decorator, F, Number
-from engine.stages.parent_settings import ParentSettings
+from engine.stages.cartpole.parent_settings import ParentSettings
 
 # What a DQN trainer needs and PQN has not: by option, why a number given for it changes nothing.
 WITHOUT_MEANING = {

@@ -8,7 +8,8 @@ from torch import nn
 
 from engine.errors import StageError
 from engine.learning.checkpoints import load_network
-from engine.stages.cartpole_parents import train_parents
+from engine.stages.cartpole.parent_settings import ParentSettings
+from engine.stages.cartpole.parents import train_parents
 from engine.stages.distillation.students import run_distillation
 from engine.stages.distillation.teacher_states import states_for_students
 from engine.stages.distillation.teachers import (
@@ -21,7 +22,6 @@ from engine.stages.distillation.teachers import (
 )
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.networks import Network, initial_weights, teacher_spec
-from engine.stages.parent_settings import ParentSettings
 from engine.stages.roles import save_role, sidecar
 
 SMALL = Sizes(hidden=20)

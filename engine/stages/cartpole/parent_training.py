@@ -13,8 +13,13 @@ from threadpoolctl import threadpool_limits
 from engine.config import EnvironmentConfig, TeacherTrainingConfig
 from engine.errors import StageError
 from engine.seeding import Purpose, episode_seeds, key, stream
+from engine.stages.cartpole.parent_settings import (
+    ENVIRONMENT,
+    LABELS,
+    STEPS_PER_EPISODE,
+    ParentSettings,
+)
 from engine.stages.networks import Network, initial_weights, teacher_spec
-from engine.stages.parent_settings import ENVIRONMENT, LABELS, STEPS_PER_EPISODE, ParentSettings
 from engine.stages.validation.returns import play_roles
 from engine.stages.validation.role_checks import all_q_values, unusable
 from populations.genome import Genome, Lineage

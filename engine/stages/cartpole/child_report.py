@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.stages.dual_teacher_limits import ChildLimits
+from engine.stages.cartpole.limits import ChildLimits
 from engine.stages.recombination.family_validation import Found, Judging, validate_family
 from engine.stages.state_sets import States
 

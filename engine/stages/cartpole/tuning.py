@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError
+from engine.stages.cartpole.parent_settings import ENVIRONMENT
 from engine.stages.networks import Network
-from engine.stages.parent_settings import ENVIRONMENT
 from engine.stages.quantization.weights import dequantized, quantized
 from engine.stages.recombination.finetuning import Child, FineTuned, fine_tune
 from engine.stages.recombination.finetuning_config import FineTuningConfig

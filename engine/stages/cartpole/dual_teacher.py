@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.stages.cartpole.limits import ChildLimits, StudentLimits
+from engine.stages.cartpole.pair_states import check_states_file, states_of_parents
+from engine.stages.cartpole.parent_pair import PairChoice, Parent, find_parents
+from engine.stages.cartpole.parent_settings import ENVIRONMENT, LABELS
+from engine.stages.cartpole.tuning import CHILD, COPY, RANDOM, Tuned, Tuning, dual_metrics, tune
 from engine.stages.distillation.students import Student, distill
-from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
-from engine.stages.dual_teacher_tuning import CHILD, COPY, RANDOM, Tuned, Tuning, dual_metrics, tune
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.networks import STUDENT_DROPOUT, Network, initial_weights
-from engine.stages.pair_states import check_states_file, states_of_parents
-from engine.stages.parent_pair import PairChoice, Parent, find_parents
-from engine.stages.parent_settings import ENVIRONMENT, LABELS
 from engine.stages.quantization.ptq import PtqConfig, Quantized, quantize_role
 from engine.stages.recombination.crossover import cross
 from engine.stages.recombination.finetuning_config import FineTuningConfig
@@ -60,7 +60,7 @@ class DualTeacherSettings:
         crossover: How the int8 students are crossed.
         finetuning: How the child learns.
         weight_a: Share of parent A in its loss.
-        n_variants: Ways to fine-tune that are tried; see :mod:`engine.stages.dual_teacher_tuning`.
+        n_variants: Ways to fine-tune that are tried; see :mod:`engine.stages.cartpole.tuning`.
         selection_episodes: Episodes that choose between them.
         student_limits: What students must keep of their teachers.
         child_limits: What the child must keep of the parents.

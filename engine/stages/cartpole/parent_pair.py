@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.errors import StageError
-from engine.stages.cartpole_parents import train_parents
-from engine.stages.parent_settings import LABELS, ParentSettings
+from engine.stages.cartpole.parent_settings import LABELS, ParentSettings
+from engine.stages.cartpole.parents import train_parents
 from engine.stages.roles import Role, load_role
 from engine.stages.validation.role_checks import check_roles, non_finite_tensor
 

@@ -12,9 +12,9 @@ import torch
 from engine.errors import StageError
 from engine.learning.checkpoints import load_genome_file
 from engine.seeding import Purpose, episode_seeds, key
-from engine.stages.cartpole_parents import train_parents
-from engine.stages.parent_settings import ParentSettings
-from engine.stages.parent_training import trained_parents, training_config
+from engine.stages.cartpole.parent_settings import ParentSettings
+from engine.stages.cartpole.parent_training import trained_parents, training_config
+from engine.stages.cartpole.parents import train_parents
 from engine.stages.roles import environment_of, load_role
 from engine.stages.state_sets import states_sha256
 

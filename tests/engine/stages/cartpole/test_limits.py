@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engine.errors import StageError
-from engine.stages.dual_teacher_limits import ChildLimits, StudentLimits
+from engine.stages.cartpole.limits import ChildLimits, StudentLimits
 from engine.stages.validation.fidelity import compare
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StageError
-from engine.stages.parent_settings import ENVIRONMENT, ParentSettings
-from engine.stages.parent_training import (
+from engine.stages.cartpole.parent_settings import ENVIRONMENT, ParentSettings
+from engine.stages.cartpole.parent_training import (
     RECENT,
     REFIT_STATES,
     Tell,

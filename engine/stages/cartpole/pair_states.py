@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StageError
+from engine.stages.cartpole.parent_pair import N_INPUTS, Parent
+from engine.stages.cartpole.parent_settings import ENVIRONMENT, LABELS
 from engine.stages.distillation.teacher_states import played_states
-from engine.stages.parent_pair import N_INPUTS, Parent
-from engine.stages.parent_settings import ENVIRONMENT, LABELS
 from engine.stages.roles import Role, lineage
 from engine.stages.state_sets import (
     MIN_HELDOUT,

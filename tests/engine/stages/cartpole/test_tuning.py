@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from engine.errors import StageError
-from engine.stages.dual_teacher_tuning import (
+from engine.stages.cartpole.tuning import (
     Tuning,
     Variant,
     dual_metrics,

@@ -6,10 +6,10 @@ import pytest
 
 from engine.errors import StageError, TeacherError
 from engine.learning.checkpoints import save_network
+from engine.stages.cartpole.pair_states import replay_states, states_of_parents
+from engine.stages.cartpole.parent_pair import PairChoice, find_parents
+from engine.stages.cartpole.parent_settings import ParentSettings
 from engine.stages.networks import initial_weights, teacher_spec
-from engine.stages.pair_states import replay_states, states_of_parents
-from engine.stages.parent_pair import PairChoice, find_parents
-from engine.stages.parent_settings import ParentSettings
 from engine.stages.roles import load_role
 
 TINY = ParentSettings(episodes=2, eval_episodes=2, hidden=16)

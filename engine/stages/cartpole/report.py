@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.stages.child_report import SEEN_BY_PARENTS, child_report
-from engine.stages.distillation.pair_validation import Episodes, Evaluation, Pair, validate_pair
-from engine.stages.dual_teacher import (
+from engine.stages.cartpole.child_report import SEEN_BY_PARENTS, child_report
+from engine.stages.cartpole.dual_teacher import (
     REPORT,
     DualTeacherNetworks,
     DualTeacherSettings,
     Tell,
     make_networks,
 )
-from engine.stages.dual_teacher_limits import StudentLimits
-from engine.stages.dual_teacher_tuning import scaled_kl
-from engine.stages.parent_settings import ENVIRONMENT, LABELS
+from engine.stages.cartpole.limits import StudentLimits
+from engine.stages.cartpole.parent_settings import ENVIRONMENT, LABELS
+from engine.stages.cartpole.tuning import scaled_kl
+from engine.stages.distillation.pair_validation import Episodes, Evaluation, Pair, validate_pair
 from engine.stages.recombination.family_validation import Found, write_validation
 from engine.stages.reports.files import write_json
 from engine.stages.roles import DISTRIBUTIONS

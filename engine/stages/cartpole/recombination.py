@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.stages.child_report import child_report
-from engine.stages.dual_teacher_limits import ChildLimits
-from engine.stages.pair_states import check_states_file, states_of_parents
-from engine.stages.parent_pair import PairChoice, find_parents
-from engine.stages.parent_settings import ENVIRONMENT
+from engine.stages.cartpole.child_report import child_report
+from engine.stages.cartpole.limits import ChildLimits
+from engine.stages.cartpole.pair_states import check_states_file, states_of_parents
+from engine.stages.cartpole.parent_pair import PairChoice, find_parents
+from engine.stages.cartpole.parent_settings import ENVIRONMENT
 from engine.stages.recombination.family_validation import Found, write_validation
 from engine.stages.recombination.finetuning_config import FineTuningConfig
 from engine.stages.recombination.finetuning_run import TUNED, Crossover, Family, finetune_child
