@@ -18,7 +18,7 @@ OPSET = 17
 """The first one with LayerNormalization."""
 IR_VERSION = 8
 """The file format that came with that opset, so that old runtimes read it too."""
-INSTALL = "pip install 'cultivar[static]'"
+INSTALL = "pip install onnx onnxruntime"
 
 
 def require_onnx() -> None:

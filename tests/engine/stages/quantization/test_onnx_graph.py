@@ -67,5 +67,5 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
 
 def test_a_missing_extra_is_told_with_its_command(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(StageError, match=r"pip install 'cultivar\[static\]'"):
+    with pytest.raises(StageError, match=r"pip install onnx onnxruntime"):
         onnx_model(network(NetworkSpec((3,), (), 2)))
