@@ -14,6 +14,8 @@ from engine.learning.fast_mlp import STATES_MULTIPLE
 
 # Sets the stream of dropout apart from that of the order, which has the same key.
 DROPOUT = 1
+# Steps whose masks are drawn with one call.
+MASKED_STEPS = 32
 
 
 def padded_width(n_states: int) -> int:
@@ -84,12 +86,14 @@ def dropout_masks(course: Course, widths: tuple[int, ...]) -> Iterator[list[Tens
     rate = course.method.dropout
     rng = _stream((*course.order, DROPOUT))
     columns = padded_width(course.batch_size)
+    while not rate:
+        yield None
     while True:
-        if not rate:
-            yield None
-            continue
-        masks = [rng.random((width, columns), dtype=np.float32) >= rate for width in widths]
-        yield [torch.from_numpy(mask).float().div_(1 - rate) for mask in masks]
+        blocks = []
+        for width in widths:
+            kept = rng.random((MASKED_STEPS, width, columns), dtype=np.float32) >= rate
+            blocks.append(torch.from_numpy(kept).float().div_(1 - rate))
+        yield from ([block[step] for block in blocks] for step in range(MASKED_STEPS))
 
 
 def _stream(key: tuple[int, ...]) -> np.random.Generator:
