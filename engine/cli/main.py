@@ -7,6 +7,7 @@ comes with a traceback.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import sys
@@ -79,6 +80,16 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments begin with, or say which one is meant."""
+        name = args[0]
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        if close and name not in COMMANDS:
+            ctx.fail(f"No such command '{name}'. Did you mean '{close[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in two groups, without importing any of them."""
@@ -163,10 +174,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        named = error.filename2 or error.filename  # of a rename the target, which the user knows
-        where = f" ({named})" if named else ""
-        click.echo(f"{error.strerror}{where}; what was finished before is recorded", err=True)
+        click.echo(_disk_trouble(error), err=True)
         sys.exit(USER_ERROR)
+
+
+def _disk_trouble(error: OSError) -> str:
+    """Return in a sentence what is wrong with which path."""
+    named = error.filename2 or error.filename  # of a rename the target, which the user knows
+    if named and error.errno in (errno.EEXIST, errno.ENOTDIR):
+        path = Path(os.fsdecode(named))
+        file = next((part for part in (path, *path.parents) if part.is_file()), None)
+        if file is not None:
+            return f"{file} is a file, but a folder is needed there; give another path"
+    where = f" ({named})" if named else ""
+    return f"{error.strerror}{where}; what was finished before is recorded"
 
 
 if __name__ == "__main__":

@@ -137,3 +137,25 @@ def test_reading_a_leaderboard_imports_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_file_where_a_folder_is_needed_is_named(exit_with, tmp_path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for path in (file, file / "below"):
+        with pytest.raises(OSError, match="file") as raised:
+            path.mkdir(parents=True)
+        code, told = exit_with(raised.value)
+        assert code == 2
+        assert told == f"{file} is a file, but a folder is needed there; give another path\n"
+
+
+def test_a_mistyped_command_is_told_which_one_is_meant(capsys) -> None:
+    for typed, meant in {"distil": "distill", "leaderbord": "leaderboard"}.items():
+        with pytest.raises(SystemExit) as exited:
+            main.main([typed])
+        assert exited.value.code == 2
+        assert f"No such command '{typed}'. Did you mean '{meant}'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main.main(["xyzzy"])
+    assert "Did you mean" not in capsys.readouterr().err
