@@ -183,8 +183,8 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error):
             raise TeacherError(f"{path}: the file is truncated or damaged") from error
+        found = re.search(r"GLOBAL (\S+)", str(error))
         if not allow_unsafe:
-            found = re.search(r"GLOBAL (\S+)", str(error))
             raise TeacherError(
                 f"{path}: loading this file would run code from it"
                 f"{f' ({found[1]})' if found else ''}. {ADVICE}; "
@@ -196,13 +196,21 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         return read_pickled_module(path), True
     try:
         return torch.load(path, map_location="cpu", weights_only=False), True
+    except (AttributeError, ImportError) as error:
+        raise TeacherError(
+            f"{path}: loading this file needs {found[1] if found else 'code'}, which is not here "
+            f"({_first_line(error)}). {ADVICE}"
+        ) from error
     except LOAD_ERRORS as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> TeacherError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return TeacherError(f"{path}: the file is truncated or damaged ({reason})")
+    return TeacherError(f"{path}: the file is truncated or damaged ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Files of ours, float32 and int8; and what is let through, or run, only on demand."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -205,3 +208,20 @@ def test_only_files_that_need_it_count_as_unsafe(tmp_path):
     torch.save(nn.Sequential(nn.Linear(4, 2)), tmp_path / "module.pt")
     assert not read_checkpoint(tmp_path / "plain.pt", allow_unsafe=True).unsafe
     assert read_checkpoint(tmp_path / "module.pt", allow_unsafe=True).unsafe
+
+
+def test_a_pickled_module_whose_class_is_gone_is_not_called_damaged(tmp_path, monkeypatch):
+    home = types.ModuleType("gone_home")
+    theirs = type("TheirNet", (nn.Linear,), {"__module__": home.__name__})
+    home.TheirNet = theirs
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    torch.save(theirs(4, 2), tmp_path / "theirs.pt")
+    expected = (
+        r"theirs\.pt: loading this file needs gone_home\.TheirNet, which is not here"
+    )
+    del home.TheirNet
+    with pytest.raises(TeacherError, match=expected):
+        load_network(tmp_path / "theirs.pt", allow_unsafe=True)
+    monkeypatch.delitem(sys.modules, home.__name__)
+    with pytest.raises(TeacherError, match=expected):
+        load_network(tmp_path / "theirs.pt", allow_unsafe=True)
