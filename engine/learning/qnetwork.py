@@ -108,7 +108,8 @@ def sequential(spec: NetworkSpec, weights: Weights | None = None) -> nn.Sequenti
         weights: Float32 tensors by name; None keeps torch's random initial weights.
 
     Returns:
-        A module from ``(B, *observation_shape)`` to ``(B, n_actions)``.
+        A module from ``(B, *observation_shape)`` to ``(B, n_actions)``; it takes one observation
+        without the B, too.
 
     Raises:
         GenomeShapeError: The weights are not those of ``spec``.
@@ -124,8 +125,9 @@ def sequential(spec: NetworkSpec, weights: Weights | None = None) -> nn.Sequenti
         if spec.dropout_slots:
             modules.append(nn.Dropout(p=0.0))
     modules.append(nn.Linear(output.n_in, output.n_out))
+    flatten = nn.Flatten(start_dim=-len(spec.observation_shape))
     module = nn.Sequential(
-        OrderedDict[str, nn.Module](flatten=nn.Flatten(), network=nn.Sequential(*modules))
+        OrderedDict[str, nn.Module](flatten=flatten, network=nn.Sequential(*modules))
     )
     if weights is not None:
         spec.check(weights, "the weights of the module")

@@ -141,7 +141,8 @@ def initialize_child_from_crossover(
         allow_unsafe_unpickle: Let ``.pt`` files run their code while they are loaded.
 
     Returns:
-        A float32 module in ``eval()`` mode, from ``(B, *observation_shape)`` to ``(B, n_actions)``.
+        A float32 module in ``eval()`` mode, from ``(B, *observation_shape)`` to ``(B, n_actions)``;
+        it takes one observation without the B, too.
 
     Raises:
         StageError: A parent cannot be read or crossed, or an argument is out of range.

@@ -102,3 +102,13 @@ def test_foreign_weights_are_refused_by_name():
         sequential(spec, wide[0])
     with pytest.raises(ValueError, match="at least one network"):
         StackedQNetwork.from_weights(spec, [])
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 4)])
+def test_one_observation_needs_no_batch(shape):
+    module = sequential(NetworkSpec(shape, (16,), 4, norm="layer")).eval()
+    states = torch.randn(3, *shape)
+    values = module(states)
+    assert values.shape == (3, 4)
+    for state, expected in zip(states, values, strict=True):
+        torch.testing.assert_close(module(state), expected)
