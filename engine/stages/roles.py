@@ -112,7 +112,7 @@ def load_source(role: Role, source: str, name: str, allow_unsafe: bool = False) 
     recorded = role.sidecar.get("sources", {}).get(source, {})
     if role.path is None or not recorded.get("path"):
         return None
-    path = role.path.parent / recorded["path"]
+    path = _tidied(role.path.parent / recorded["path"])
     if not path.is_file():
         raise StageError(
             f"{path}: expected the {source} that {_sidecar_path(role.path)} names, but there is "
@@ -214,6 +214,12 @@ def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
             elif further := _read_sidecar(origin, digest):
                 waiting.append((origin, further))
     return found, missing
+
+
+def _tidied(path: Path) -> Path:
+    """Return a path without ``..`` where that is the same file; behind a link it may not be."""
+    tidy = Path(os.path.normpath(path))
+    return tidy if path.exists() and tidy.exists() and tidy.samefile(path) else path
 
 
 def _sidecar_path(path: Path) -> Path:

@@ -15,6 +15,8 @@ from engine.stages.validation.role_checks import non_finite_tensor
 from populations.network import NetworkSpec
 
 LABELS = ("A", "B")
+HIDDEN_FLAG = "--hidden-size (--parent-hidden)"
+"""The two names of one flag; which of them was typed is not known where sizes are checked."""
 RANDOM = "random_teacher"
 """Kind, in the sidecar, of a teacher that was never trained."""
 TEACHER_STREAM, STUDENT_STREAM = 4, 5
@@ -56,7 +58,7 @@ class Sizes:
         found = {
             "--input-dim": (self.n_inputs, {spec.n_inputs}),
             "--output-dim": (self.n_actions, {spec.n_actions}),
-            "--parent-hidden": (self.hidden, set(spec.hidden)),
+            HIDDEN_FLAG: (self.hidden, set(spec.hidden)),
         }
         for flag, (wanted, sizes) in found.items():
             if wanted is not None and sizes != {wanted}:

@@ -105,8 +105,10 @@ def keep_states(network: Role, lesson: Lesson | None, directory: Path) -> dict[s
     if states is None:
         return None
     record: dict[str, Any] = network.sidecar["states"]
-    if is_same or states.source == SYNTHETIC:
+    if is_same:
         return record
+    if states.source == SYNTHETIC:
+        return {**record, "file": None}  # drawn again from the seed
     if not (directory / STATES_FILE).exists():
         save_state_set(directory, states)
     found = recorded_states(record, directory, "train")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError
-from engine.stages.distillation.teachers import Sizes
+from engine.stages.distillation.teachers import HIDDEN_FLAG, Sizes
 from engine.stages.networks import STUDENT_DROPOUT, Network, student_spec, teacher_spec
 from engine.stages.roles import Role, sidecar
 from engine.stages.validation.fidelity import compare
@@ -152,7 +152,7 @@ def check_student_sizes(student: Role, sizes: Sizes) -> None:
     expected = student_spec(teacher_spec(spec.n_inputs, spec.n_actions, sizes.hidden)).hidden
     if spec.hidden != expected:
         raise StageError(
-            f"--parent-hidden is {sizes.hidden}, whose student has hidden layers of {expected}, "
-            f"but {student.name} ({student.path}) has {spec.hidden}; leave out --parent-hidden, "
-            "sizes are read from the file"
+            f"{HIDDEN_FLAG} is {sizes.hidden}, whose student has hidden layers of {expected}, "
+            f"but {student.name} ({student.path}) has {spec.hidden}; leave it out, sizes are read "
+            "from the file"
         )

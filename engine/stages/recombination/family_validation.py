@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StageError
-from engine.stages.distillation.teachers import Sizes
+from engine.stages.distillation.teachers import HIDDEN_FLAG, Sizes
 from engine.stages.reports.text import write_reports
 from engine.stages.roles import Role, environment_of, load_role, load_source
 from engine.stages.states import evaluation_states
@@ -198,7 +198,7 @@ def _check_sizes(found: Found, sizes: Sizes) -> None:
     if sizes.hidden is not None and sizes.hidden not in widths:
         has = ", ".join(map(str, sorted(widths)))
         raise StageError(
-            f"--hidden-size is {sizes.hidden}, but the networks have hidden layers of {has}; leave "
+            f"{HIDDEN_FLAG} is {sizes.hidden}, but the networks have hidden layers of {has}; leave "
             "it out, widths are read from the files and may differ"
         )
 

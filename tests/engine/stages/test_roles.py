@@ -215,6 +215,19 @@ def test_sources_are_found_from_the_folder_of_the_sidecar(tmp_path, monkeypatch)
     assert load_source(teacher, "teacher", "parent_A") is None
 
 
+def test_the_path_of_a_source_has_no_detour_in_it_but_goes_through_links(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    teacher = saved(tmp_path / "a" / "parent_A.pt", 1)
+    folder = tmp_path / "b"
+    student = saved(folder / "student_A.pt", 2, sources={"teacher": teacher.source(folder)})
+    assert load_source(student, "teacher", "parent_A").path == tmp_path / "a" / "parent_A.pt"
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "link").symlink_to(folder)
+    linked = load_role("student_A", tmp_path / "deep" / "er" / "link" / "student_A.pt")
+    assert load_source(linked, "teacher", "parent_A").sha256 == teacher.sha256
+
+
 def test_sources_that_are_gone_or_replaced_are_refused(tmp_path):
     teacher = saved(tmp_path / "parent_A.pt")
     student = saved(tmp_path / "student_A.pt", 1, sources={"teacher": teacher.source(tmp_path)})

@@ -262,7 +262,7 @@ def test_parents_that_do_not_fit_are_refused(capsys, tmp_path, parents) -> None:
         (["--lr-factor", "1"], "lr_schedule_factor must be between 0 and 1"),
         (["--val-fraction", "1"], "val_fraction must be at least 0 and below 1"),
         (["--n-states", "1"], "--n-states: expected at least 2"),
-        (["--hidden-size", "64"], "--parent-hidden is 64, but parent_A"),
+        (["--hidden-size", "64"], "--hidden-size (--parent-hidden) is 64, but parent_A"),
         (["--teacher-weight-a", "0.5"], "need --reference both"),
         (["--reference-b-ckpt", "x.pt"], "need --reference both"),
         (["--reference-a-ckpt", "none.pt"], "none.pt: expected the file of a trained Q-network"),

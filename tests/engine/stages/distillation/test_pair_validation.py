@@ -83,7 +83,7 @@ def test_what_is_not_there_is_named(tmp_path, arguments, message):
 
 
 def test_teacher_of_other_sizes_than_the_flags_is_refused(synthetic):
-    with pytest.raises(StageError, match=r"--parent-hidden is 64, but parent_A .* has 20"):
+    with pytest.raises(StageError, match=r"--parent-hidden\) is 64, but parent_A .* has 20"):
         find_pair("A", synthetic, sizes=Sizes(hidden=64))
 
 

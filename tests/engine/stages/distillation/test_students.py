@@ -265,7 +265,7 @@ def test_teachers_that_cannot_be_distilled_are_named(tmp_path):
         ({"A": good, "B": elsewhere}, Sizes(), None, "A is of CartPole-v1 and parent_B is of Pole"),
         ({"A": single}, Sizes(), None, "expected a teacher of at least 2 actions, not 1"),
         ({"A": good}, Sizes(8), None, "--input-dim is 8, but parent_A .* has 4"),
-        ({"A": good}, Sizes(hidden=64), None, "--parent-hidden is 64, but parent_A .* has 16"),
+        ({"A": good}, Sizes(hidden=64), None, r"--parent-hidden\) is 64, but parent_A .* has 16"),
         ({"A": good}, Sizes(), "Acrobot-v1", "Acrobot-v1 has 6 inputs and 3 actions"),
         ({}, Sizes(n_actions=1), None, "--output-dim must be at least 2, not 1"),
     ]:

@@ -110,7 +110,8 @@ def test_the_sidecars_lead_back_to_student_and_teacher(trained, distilled):
         found = load_source(float_qat, source, source)
         assert found is not None
         assert found.sha256 == wanted.sha256
-    assert float_qat.sidecar["states"] == student.sidecar["states"]
+    # Synthetic rows have no file in this folder.
+    assert float_qat.sidecar["states"] == {**student.sidecar["states"], "file": None}
 
 
 def test_equal_settings_give_equal_networks_and_no_convert_leaves_out_int8(

@@ -181,7 +181,7 @@ def test_sizes_are_those_of_the_teacher() -> None:
     for sizes, message in (
         (Sizes(n_inputs=4), "--input-dim is 4, but student_A"),
         (Sizes(n_actions=2), "--output-dim is 2"),
-        (Sizes(hidden=128), r"--parent-hidden is 128, whose student has .*\(64, 64\)"),
+        (Sizes(hidden=128), r"--parent-hidden\) is 128, whose student has .*\(64, 64\)"),
     ):
         with pytest.raises(StageError, match=message):
             check_student_sizes(role, sizes)
