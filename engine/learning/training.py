@@ -233,7 +233,9 @@ class _History:
 
     def step(self, parts: tuple[Tensor, Tensor]) -> None:
         """Take note of the soft and hard loss of a minibatch."""
-        self._sums += torch.stack(parts)
+        soft, hard = parts
+        # A network without a hard part has none, whoever is trained beside it.
+        self._sums += torch.stack((soft, torch.where(self._hard_weights > 0, hard, 0.0)))
         self._n_steps += 1
 
     def look(self, step: int, values: Tensor, losses: Tensor, rates: _Rates) -> None:

@@ -104,9 +104,14 @@ class ImitationConfig:
                 raise StageError(
                     f"optimizer_kwargs of {self.optimizer} may be {names}, not {option!r}"
                 )
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            # Momentum, and the share of the mean square that is kept, are shares; decay is not.
+            limit = math.inf if option == "weight_decay" else 1.0
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < limit:
+                below = "" if limit == math.inf else " and below 1"
                 raise StageError(
-                    f"optimizer_kwargs: {option} must be a number of at least 0, not {value!r}"
+                    f"optimizer_kwargs: {option} must be a finite number of at least 0{below}, "
+                    f"not {value!r}"
                 )
 
     @property

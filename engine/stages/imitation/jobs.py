@@ -30,7 +30,7 @@ class Job:
         references: What it imitates: frozen networks with its inputs and actions.
         config: How it learns.
         shares: Share of each reference, not negative. The loss is the mean of their losses,
-            weighted by them.
+            weighted by them; of several, ``alpha`` and ``temp_decay`` must be 1.
         dropout: Share of hidden units dropped while it trains.
         int8: Whether it learns through the int8 codec, and is measured through it.
     """
@@ -125,6 +125,15 @@ def _check(job: Job, states: NDArray[np.float32]) -> None:
     spec.check(job.start.weights, "the network to train")
     if len(job.shares) != len(job.references) or min(job.shares) < 0 or sum(job.shares) <= 0:
         raise StageError(f"shares of {len(job.references)} references cannot be {job.shares}")
+    config = job.config
+    if len(job.references) > 1 and config.loss_fn == "kl":
+        # The mean of their softmaxes stands for all of them at one temperature, and has one best
+        # action where they may have two.
+        if config.alpha != 1 or config.temp_decay != 1:
+            raise StageError(
+                "two networks are imitated with alpha 1 and temp_decay 1 only, not with "
+                f"alpha {config.alpha:g} and temp_decay {config.temp_decay:g}; imitate one of them"
+            )
     for reference in job.references:
         found = reference.spec
         found.check(reference.weights, "the network to imitate")

@@ -180,6 +180,17 @@ def test_history_is_what_the_kept_epoch_measures(random_networks):
             assert look.train_loss == pytest.approx(mixed, rel=1e-5)
 
 
+def test_the_history_of_a_network_does_not_depend_on_its_neighbors(random_networks):
+    weights = random_networks(SPEC, 2, 0)
+    course = make_course(2, 70, 32)
+    course = replace(course, hard_weights=np.array([0.0, 0.5], np.float32))
+    together = train(SPEC, weights, course)
+    assert all(look.train_hard == 0 for look in together.history[0][1:])
+    for k in range(2):
+        alone = train(SPEC, weights[k : k + 1], course.of_networks(slice(k, k + 1)))
+        assert repr(alone.history[0]) == repr(together.history[k])
+
+
 def test_a_network_stops_early_and_the_others_go_on(random_networks):
     weights = random_networks(SPEC, 3, 0)
     course = make_course(3, 70, 32, early_stopping_patience=2, optimizer="sgd")

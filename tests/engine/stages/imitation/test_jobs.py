@@ -192,7 +192,12 @@ def test_states_are_split_as_documented():
         ({"loss_fn": "huber"}, "loss_fn must be kl or mse"),
         ({"optimizer": "lion"}, "optimizer must be one of adam"),
         ({"optimizer_kwargs": {"momentum": 0.9}}, "optimizer_kwargs of adam may be weight_decay"),
-        ({"optimizer_kwargs": {"weight_decay": -1}}, "weight_decay must be a number of at least 0"),
+        ({"optimizer_kwargs": {"weight_decay": -1}}, "weight_decay must be a finite number of at"),
+        ({"optimizer_kwargs": {"weight_decay": float("inf")}}, "must be a finite number"),
+        (
+            {"optimizer": "sgd", "optimizer_kwargs": {"momentum": 1.0}},
+            "momentum must be a finite number of at least 0 and below 1, not 1.0",
+        ),
         ({"lr_schedule_factor": 1.0}, "lr_schedule_factor"),
     ],
 )
@@ -205,5 +210,10 @@ def test_networks_that_do_not_fit_are_refused():
     other = network(teacher_spec(8, 3, 16), 0)
     with pytest.raises(StageError, match="4 actions, but the one to imitate 8 and 3"):
         imitate([Job(network(TINY, 0), (other,), ImitationConfig())], states_of(64))
+    two = (network(TINY, 1), network(TINY, 2))
+    for changes in ({"alpha": 0.5}, {"temp_decay": 0.9}):
+        job = Job(network(TINY, 0), two, ImitationConfig(**changes), (0.5, 0.5))
+        with pytest.raises(StageError, match="two networks are imitated with alpha 1 and temp"):
+            imitate([job], states_of(64))
     with pytest.raises(StageError, match="at least 2 states"):
         imitate([Job(network(TINY, 0), (network(TINY, 1),), ImitationConfig())], states_of(1))
