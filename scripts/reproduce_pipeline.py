@@ -295,7 +295,7 @@ def section(title: str, command: str, header: Sequence[str], rows: Sequence[Sequ
     """Return a table in Markdown below its title and command."""
     lines = [f"### {title}", ""]
     if command:
-        lines += [f"`{command}`", ""]
+        lines += [f"`python scripts/{command}`", ""]
     lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 

@@ -126,14 +126,14 @@ def _check(job: Job, states: NDArray[np.float32]) -> None:
     if len(job.shares) != len(job.references) or min(job.shares) < 0 or sum(job.shares) <= 0:
         raise StageError(f"shares of {len(job.references)} references cannot be {job.shares}")
     config = job.config
-    if len(job.references) > 1 and config.loss_fn == "kl":
-        # The mean of their softmaxes stands for all of them at one temperature, and has one best
-        # action where they may have two.
-        if config.alpha != 1 or config.temp_decay != 1:
-            raise StageError(
-                "two networks are imitated with alpha 1 and temp_decay 1 only, not with "
-                f"alpha {config.alpha:g} and temp_decay {config.temp_decay:g}; imitate one of them"
-            )
+    # The mean of several softmaxes stands for all of them at one temperature, and has one best
+    # action where they may have two.
+    is_plain = config.loss_fn == "mse" or config.alpha == config.temp_decay == 1
+    if len(job.references) > 1 and not is_plain:
+        raise StageError(
+            "two networks are imitated with alpha 1 and temp_decay 1 only, not with "
+            f"alpha {config.alpha:g} and temp_decay {config.temp_decay:g}; imitate one of them"
+        )
     for reference in job.references:
         found = reference.spec
         found.check(reference.weights, "the network to imitate")
