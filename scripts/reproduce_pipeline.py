@@ -13,13 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
+from tables import percent, section, spread
 
 from engine.stages.distillation.modes import ComparisonSettings, compare_modes
 from engine.stages.imitation.config import ImitationConfig
@@ -289,29 +289,6 @@ def run(folder: Path, script: str, *arguments: str) -> tuple[int, float]:
     if process.returncode not in (0, 1):
         sys.exit(f"{script} ended with {process.returncode}")
     return process.returncode, usage.ru_utime + usage.ru_stime
-
-
-def section(title: str, command: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown below its title and command."""
-    lines = [f"### {title}", ""]
-    if command:
-        lines += [f"`python scripts/{command}`", ""]
-    lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
-def spread(values: Sequence[float], is_share: bool, signed: bool = False) -> str:
-    """Return mean, smallest and largest of some values."""
-    numbers = [float(np.mean(values)), min(values), max(values)]
-    sign = "+" if signed else ""
-    texts = [f"{100 * n:{sign}.1f}" if is_share else f"{n:{sign}.3f}" for n in numbers]
-    unit = " %" if is_share and not signed else ""
-    return f"{texts[0]}{unit} ({texts[1]} to {texts[2]})"
-
-
-def percent(share: float) -> str:
-    """Return a share as text."""
-    return f"{100 * share:.1f} %"
 
 
 if __name__ == "__main__":
