@@ -58,7 +58,7 @@ QINT8 = click.Choice(["qint8"])
 @click.option("--calibration-batches", type=COUNT, default=10, help="Batches to calibrate on.")
 @click.option("--calibration-batch-size", type=COUNT, default=64, help="States in each of them.")
 @click.option(
-    "--bias-correction/--no-bias-correction",
+    "--refit/--no-refit",
     default=True,
     help="Put into the output biases what rounding shifts on average.",
 )
@@ -84,7 +84,7 @@ def quantize(
     """Turn students into int8 without training, and tell what that costs.
 
     Weights become int8 with one scale per row. Activations stay float32, unless --mode static. The
-    output biases are corrected on states that the student was trained on, or of --states-file.
+    output layer is refitted on states that the student was trained on, or of --states-file.
     """
     from engine.stages.distillation.teachers import Sizes
     from engine.stages.quantization.ptq import PtqConfig, quantize_role

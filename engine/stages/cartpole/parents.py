@@ -87,7 +87,7 @@ def save_parent(parent: TrainedParent, settings: ParentSettings, output_dir: Pat
         "sources": {"float": load_role(parent.name, path).source(output_dir)},
         "quantization": {
             "scheme": "int8 weights with a float32 scale per row; other tensors float32",
-            "output_layer": "moved by ridge regression to the float Q-values before rounding",
+            "output_layer": "fitted to the float Q-values",
             "n_states": min(REFIT_STATES, len(parent.replay_states)),
         },
         "metrics": {

@@ -73,7 +73,7 @@ class Tuning:
         episodes: Episodes that choose between them; none of those in reports.
         seed: What these are drawn from.
         dropout: Share of hidden units dropped while training.
-        calibration: States on which int8 output biases are corrected, ``(N, n_inputs)``.
+        calibration: States on which int8 output layers are refitted, ``(N, n_inputs)``.
     """
 
     teachers: tuple[Network, Network]

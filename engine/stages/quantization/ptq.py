@@ -50,7 +50,7 @@ class PtqConfig:
         backend: Accepted as AgentFarm does; has no effect here.
         calibration_batches: Batches of calibration states, at least 1.
         calibration_batch_size: States in each, at least 1.
-        bias_correction: Whether output biases make up for what rounding shifts on average.
+        refit: Whether the output layer is fitted to make up for what rounding changes.
         seed: Chooses calibration states.
 
     Raises:
@@ -62,7 +62,7 @@ class PtqConfig:
     backend: str = "auto"
     calibration_batches: int = 10
     calibration_batch_size: int = 64
-    bias_correction: bool = True
+    refit: bool = True
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class PtqConfig:
     @property
     def calibrates(self) -> bool:
         """Whether calibration states are of use."""
-        return self.bias_correction or self.mode == "static"
+        return self.refit or self.mode == "static"
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def quantize_role(
     check_is_float(network)
     lesson = _lesson(network, config, states_file)
     start = time.perf_counter()
-    corrects = config.bias_correction and lesson is not None
-    genome = quantized(network.network, lesson.states if lesson and corrects else None)
+    refits = config.refit and lesson is not None
+    genome = quantized(network.network, lesson.states if lesson and refits else None)
     static = None
     if config.mode == "static":
         assert lesson is not None
@@ -162,7 +162,7 @@ def quantize_role(
             "float_checkpoint_bytes": None if network.path is None else network.path.stat().st_size,
             "quantized_checkpoint_bytes": file.file_bytes,
         },
-        **_comparisons(network, genome, corrects, judged.states),
+        **_comparisons(network, genome, refits, judged.states),
         "onnx": _onnx_report(network, genome, static, onnx, judged.states),
         "states": judged.record(),
     }
@@ -181,14 +181,14 @@ def _about(
     network: Role, genome: Genome, config: PtqConfig, lesson: Lesson | None
 ) -> dict[str, Any]:
     """Return what a sidecar and a report say of the quantization, all but times."""
-    corrects = config.bias_correction and lesson is not None
+    refits = config.refit and lesson is not None
     notes = [WEIGHTS, FLOAT_ACTIVATIONS if config.mode == "dynamic" else INT8_ACTIVATIONS]
-    if lesson is not None and corrects:
-        notes.append(f"output biases: corrected by the mean error on {len(lesson.states)} states")
-    elif config.bias_correction:
-        notes.append("output biases: not corrected, as no states of the network are known")
+    if lesson is not None and refits:
+        notes.append(f"output layer: fitted to the float Q-values on {len(lesson.states)} states")
+    elif config.refit:
+        notes.append("output layer: rounded as it was, as no states of the network are known")
     else:
-        notes.append("output biases: not corrected, as --no-bias-correction was given")
+        notes.append("output layer: rounded as it was, as --no-refit was given")
     if config.mode == "static":
         notes.append(SATURATION)
     if config.backend != "auto":
@@ -197,7 +197,7 @@ def _about(
         "mode": config.mode,
         "dtype": config.dtype,
         "backend": "onnxruntime" if config.mode == "static" else "none",
-        "bias_correction": corrects,
+        "refit": refits,
         "calibration_samples": 0 if lesson is None else len(lesson.states),
         "linear_layers_quantized": len(genome.spec.matrices),
         "float_param_bytes": 4 * network.network.n_parameters,
@@ -229,17 +229,15 @@ def _write(
     return load_role(f"{network.name}_int8", path), file, onnx
 
 
-def _comparisons(network: Role, genome: Genome, corrects: bool, states: States) -> dict[str, Any]:
-    """Return how close the int8 network is to the float one, and how close it was uncorrected."""
+def _comparisons(network: Role, genome: Genome, refits: bool, states: States) -> dict[str, Any]:
+    """Return how close the int8 network is to the float one, and how close plain rounding comes."""
     networks = {"float": network.network, "int8": dequantized(genome)}
-    if corrects:
-        networks["uncorrected"] = dequantized(quantized(network.network))
+    if refits:
+        networks["plain"] = dequantized(quantized(network.network))
     values = all_q_values(networks, states)
     return {
         "comparison": fidelity(values["float"], values["int8"]),
-        "comparison_without_bias_correction": fidelity(values["float"], values["uncorrected"])
-        if corrects
-        else None,
+        "comparison_without_refit": fidelity(values["float"], values["plain"]) if refits else None,
     }
 
 

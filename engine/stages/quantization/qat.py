@@ -63,7 +63,7 @@ def train_quantization_aware(
         directory: Gets ``<name>_qat.pt``, ``<name>_qat_int8.pt``, their sidecars, and
             ``qat_report_<label>.json``; the label is what follows the last ``_`` of the name.
         config: How it learns.
-        lesson: What it learns on; output biases are corrected on the same states.
+        lesson: What it learns on; the output layer is refitted on the same states.
         convert: Whether to write the int8 network.
         use_training_states: Compare on states that were trained on.
 
@@ -190,7 +190,7 @@ def _write_int8(role: Role, directory: Path, genome: Genome) -> dict[str, Any]:
         "mode": "qat",
         "dtype": "qint8",
         "backend": "none",
-        "bias_correction": True,
+        "refit": True,
         "linear_layers_quantized": len(genome.spec.matrices),
         "notes": NOTES,
     }

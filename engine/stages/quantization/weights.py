@@ -2,8 +2,8 @@
 
 Weights are rounded to int8, one scale per output row (:mod:`populations.quantization`), and
 multiplied back when they are used, so activations are float32 and the action in a state does not
-depend on what else is in the batch. What rounding shifts on average is put back into the output
-biases.
+depend on what else is in the batch. On states that the network was trained on, its output layer is
+fitted to make up for what rounding changes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError
+from engine.learning.rounding import round_network
 from engine.stages.distillation.teachers import HIDDEN_FLAG, Sizes
 from engine.stages.networks import STUDENT_DROPOUT, Network, student_spec, teacher_spec
 from engine.stages.roles import Role, sidecar
 from engine.stages.validation.fidelity import compare
-from engine.stages.validation.role_checks import all_q_values, non_finite_tensor
-from populations.genome import Genome, Lineage, VectorDtype
+from engine.stages.validation.role_checks import non_finite_tensor
+from populations.genome import Genome, Lineage
 
 STUDENT = Lineage("student", 0, 0)
 
@@ -29,47 +30,22 @@ def quantized(
     network: Network,
     calibration_states: NDArray[np.float32] | None = None,
     lineage: Lineage = STUDENT,
-    vector_dtype: VectorDtype = "float32",
 ) -> Genome:
-    """Quantize a network, and correct its output biases where calibration states are given.
+    """Quantize a network, and let its output layer make up for it where states are given.
 
     Args:
         network: A float32 network.
-        calibration_states: States as it will meet them, ``(N, n_inputs)``.
+        calibration_states: States as it will meet them, ``(N, n_inputs)``. With them, the network
+            is rounded by :func:`engine.learning.rounding.round_network`.
         lineage: Where it comes from; an empty ``basis`` becomes the id of the genome.
-        vector_dtype: How biases and normalizations are kept.
 
     Raises:
         GenomeShapeError: The weights are not those of the architecture.
-        GenomeValueError: A weight is NaN or infinite.
+        GenomeValueError: A weight, or a Q-value on these states, is NaN or infinite.
     """
-    genome = Genome.from_weights(network.spec, network.weights, lineage, vector_dtype)
     if calibration_states is None or len(calibration_states) == 0:
-        return genome
-    bias = network.spec.blocks[-1].bias
-    shifted = network.weights[bias] + output_shift(network, genome, calibration_states)
-    corrected = {**network.weights, bias: shifted.astype(np.float32)}
-    return Genome.from_weights(network.spec, corrected, lineage, vector_dtype)
-
-
-def output_shift(
-    network: Network, genome: Genome, states: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Return by how much int8 lowers the Q-value of each action on average, ``(A,)``.
-
-    Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
-    Correction" (arXiv:1906.04721), section 4.2 and appendix D, here for the output layer alone,
-    where it takes in what all layers add up to.
-
-    Args:
-        network: The float network.
-        genome: The same network in int8.
-        states: Calibration states, ``(N, n_inputs)``, at least one.
-    """
-    rounded = Network(genome.spec, genome.to_weights())
-    values = all_q_values({"float": network, "int8": rounded}, states)
-    shift: NDArray[np.float64] = (values["float"].astype(np.float64) - values["int8"]).mean(axis=0)
-    return shift
+        return Genome.from_weights(network.spec, network.weights, lineage)
+    return round_network(network.spec, network.weights, calibration_states, lineage)
 
 
 def dequantized(genome: Genome) -> Network:

@@ -52,7 +52,7 @@ class FineTuned:
     Attributes:
         child: The child before.
         network: The float32 child after: that of the best epoch, or the start, calibrated.
-        genome: Its int8 export, output biases corrected on the training states.
+        genome: Its int8 export, its output layer refitted on the training states.
         outcome: How it learned.
     """
 

@@ -121,19 +121,17 @@ def test_it_is_calibrated_on_training_rows_of_the_student(student, tmp_path):
     assert load_genome_file(tmp_path / "student_A_int8.pt").id == wanted.id
     few = quantize_role(student, tmp_path, PtqConfig(calibration_batches=2)).report
     assert few["quantization"]["calibration_samples"] == 2 * 64
-    error, uncorrected = (
-        made.report[name]["mse"] for name in ("comparison", "comparison_without_bias_correction")
-    )
-    assert error < uncorrected
+    error, plain = (made.report[name]["mse"] for name in ("comparison", "comparison_without_refit"))
+    assert error < plain
 
 
-def test_without_correction_nothing_is_calibrated(student, tmp_path):
-    made = quantize_role(student, tmp_path, PtqConfig(bias_correction=False))
+def test_without_refit_nothing_is_calibrated(student, tmp_path):
+    made = quantize_role(student, tmp_path, PtqConfig(refit=False))
     assert made.report["calibration"] is None
     assert made.report["quantization"]["calibration_samples"] == 0
-    assert made.report["comparison_without_bias_correction"] is None
+    assert made.report["comparison_without_refit"] is None
     assert load_genome_file(made.role.path).id == quantized(student.network).id
-    assert "--no-bias-correction" in " ".join(made.report["quantization"]["notes"])
+    assert "--no-refit" in " ".join(made.report["quantization"]["notes"])
 
 
 def test_equal_input_gives_equal_bytes(student, tmp_path):
@@ -196,7 +194,7 @@ def test_recorded_rows_of_an_environment_are_kept_in_the_new_folder_too(states_f
         load_source(made.role, "float", "student_A")
 
 
-def test_a_network_without_a_sidecar_is_quantized_uncorrected(student, tmp_path):
+def test_a_network_without_a_sidecar_is_rounded_as_it_is(student, tmp_path):
     save_network(tmp_path / "net.pt", student.network.spec, student.network.weights)
     bare = load_role("student_B", tmp_path / "net.pt")
     report = quantize_role(bare, tmp_path / "out").report
