@@ -8,6 +8,8 @@ LOCK = "run.lock"
 STATES = "states.npz"
 CHAMPION = "champion.safetensors"
 SUMMARY = "champion.json"
+SEARCH_SETTINGS = "search_config.json"
+GENERATIONS_SETTINGS = "multi_gen_config.json"
 
 
 def pack_path(run_directory: Path, generation: int) -> Path:

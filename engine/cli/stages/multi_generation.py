@@ -22,6 +22,7 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.search import search_options, teller, workers_of
+from engine.formatting import decimals_for, format_number
 from engine.stages.search.space import CUSTOM, search_space
 from engine.stages.validation.thresholds import RecombinationThresholds
 
@@ -79,7 +80,8 @@ ALPHAS, SEEDS, REGIMES = (0.5,), (0,), ("short",)
 )
 def multi_gen_search(run_dir: Path, quiet: bool, **options: Any) -> int:
     """Search over generations: the best children become parents."""
-    from engine.stages.search.generations import Generations, multi_generation_search
+    from engine.stages.search.generation_settings import Generations
+    from engine.stages.search.generations import multi_generation_search
     from engine.stages.search.setup import set_up
 
     tell = teller(quiet)
@@ -108,13 +110,22 @@ def multi_gen_search(run_dir: Path, quiet: bool, **options: Any) -> int:
     search = set_up(run_dir, space, untrained_seeds=(seed, seed + 1), tell=tell, **options)
     with workers.start(tell) as (executor, stop):
         done = multi_generation_search(search, generations, run_dir, executor, stop, tell)
-    click.echo("generation  parents agree  best    against original  with A  with B  child")
+    returns = [row["best_return_mean"] for row in done.summaries]
+    is_played = None not in returns
+    click.echo(
+        "gen  parents agree  best    vs original  with A  with B  "
+        + ("return  child" if is_played else "child")
+    )
     for row in done.summaries:
+        played = format_number(row["best_return_mean"], decimals_for(returns)) if is_played else ""
         click.echo(
-            f"{row['generation']:>10}  {row['parents_agree']:>13.4f}  "
-            f"{row['best_primary_metric']:.4f}  {row['best_primary_metric_vs_original']:>16.4f}  "
+            f"{row['generation']:>3}  {row['parents_agree']:>13.4f}  "
+            f"{row['best_primary_metric']:.4f}  {row['best_primary_metric_vs_original']:>11.4f}  "
             f"{row['best_child_vs_original_a_agreement']:.4f}  "
-            f"{row['best_child_vs_original_b_agreement']:.4f}  {row['best_child_id']}"
+            f"{row['best_child_vs_original_b_agreement']:.4f}  "
+            + (f"{played:>6}  " if is_played else "")
+            + row["best_child_id"]
         )
-    click.echo(f"wrote {run_dir / 'multi_gen_summary.json'} and {run_dir / 'lineage.json'}")
+    folders = ", ".join(row["run_dir"] for row in done.summaries)
+    click.echo(f"wrote multi_gen_summary.json, lineage.json, {folders} to {run_dir}")
     return 0

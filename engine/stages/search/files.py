@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import StageError, TeacherError
 from engine.learning.checkpoints import load_genome_file, load_network
-from engine.stages.networks import TEACHER_DROPOUT, Network
+from engine.stages.networks import Network
 from engine.stages.reports.files import plain, write_json
-from engine.stages.roles import DISTRIBUTIONS, Role, save_role, sidecar
-from engine.stages.search.child import (
-    K_VALUES,
-    ChildResult,
-    Judging,
-    Reference,
-    finetuning_config,
+from engine.stages.roles import Role, save_role, sidecar
+from engine.stages.search.child import ChildResult, Judging, Reference
+from engine.stages.search.settings import (
+    FORMAT,
+    SCHEMA_VERSION,
+    judging_settings,
+    read_json,
+    trial_settings,
+    versions_for,
 )
 from engine.stages.search.space import Trial
 from engine.stages.state_sets import STATES_FILE, SYNTHETIC, StateSet
 from engine.stages.states import EvaluationStates
-from engine.versions import versions
 
-FORMAT = "cultivar-crossover-search"
-SCHEMA_VERSION = 1
 CHILD, INT8_CHILD = "child.pt", "child_int8.pt"
 REPORT, CONFIG = "eval_report.json", "run_config.json"
 
@@ -45,6 +41,7 @@ class ChildFiles:
         states: What children are fine-tuned on.
         judged_on: What they are judged on.
         reference: Whom they imitate.
+        dropout: Share of hidden units dropped while they train.
         judging: How they are judged.
     """
 
@@ -53,35 +50,17 @@ class ChildFiles:
     states: StateSet
     judged_on: EvaluationStates
     reference: Reference
+    dropout: float
     judging: Judging
-
-    @property
-    def dropout(self) -> float:
-        """Share of hidden units dropped while a child trains: that of parent A."""
-        architecture = self.parents[0].sidecar.get("architecture", {})
-        return float(architecture.get("dropout", TEACHER_DROPOUT))
 
     def config(self, trial: Trial) -> dict[str, Any]:
         """Return all that a child depends on, as JSON values; paths are relative to its folder."""
         directory = self.run_dir / trial.child_id
-        judging = self.judging
-        packages = DISTRIBUTIONS if judging.environment is None else (*DISTRIBUTIONS, "gymnasium")
         config = plain(
             {
                 "format": FORMAT,
                 "schema_version": SCHEMA_VERSION,
-                "child_id": trial.child_id,
-                "crossover": {
-                    "mode": trial.recipe.mode,
-                    "alpha": trial.recipe.alpha,
-                    "seed": trial.recipe.seed,
-                },
-                "finetune": {
-                    **asdict(finetuning_config(trial.regime)),
-                    **trial.regime.to_dict(),
-                    "reference": self.reference,
-                    "dropout": self.dropout,
-                },
+                **trial_settings(trial, self.reference, self.dropout),
                 "parents": {
                     name: role.source(directory)
                     for name, role in zip(("parent_a", "parent_b"), self.parents, strict=True)
@@ -89,14 +68,9 @@ class ChildFiles:
                 "states": self.states.record(),
                 "evaluation": {
                     "states": self.judged_on.record(),
-                    "thresholds": judging.thresholds.to_dict(),
-                    "k_values": K_VALUES,
-                    "include_parent_baseline": judging.include_parent_baseline,
-                    "environment": judging.environment,
-                    "episodes": judging.episodes,
-                    "seed": judging.seed,
+                    **judging_settings(self.judging),
                 },
-                "versions": versions(*packages),
+                "versions": versions_for(self.judging),
             }
         )
         assert isinstance(config, dict)
@@ -143,7 +117,7 @@ class ChildFiles:
     def saved(self, trial: Trial) -> ChildResult | None:
         """Return a child that was made before just as it would be now; None where there is none."""
         directory = self.run_dir / trial.child_id
-        found = _read_json(directory / CONFIG)
+        found = read_json(directory / CONFIG)
         expected = self.config(trial)
         if {name: found.get(name) for name in expected} != expected:
             return None
@@ -163,7 +137,7 @@ class ChildFiles:
             network=network,
             genome=genome,
             metrics=found.get("finetune_metrics", {}),
-            report=_read_json(directory / REPORT),
+            report=read_json(directory / REPORT),
         )
 
     def _keep_states(self, directory: Path) -> None:
@@ -187,22 +161,13 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         StageError: It is missing, damaged, or of something else.
     """
-    config = _read_json(path)
+    config = read_json(path)
     if (config.get("format"), config.get("schema_version")) != (FORMAT, SCHEMA_VERSION):
         raise StageError(
             f"{path}: expected the run_config.json of a child of a crossover search, as this "
             "version writes it; it is missing, damaged, or of something else"
         )
     return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return an object from a JSON file; empty where there is none."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_bytes())
-        if isinstance(content, Mapping):
-            return dict(content)
-    return {}
 
 
 def _sha256(path: Path) -> str:

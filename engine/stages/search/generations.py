@@ -12,70 +12,26 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from engine.dispatch.executor import Executor
-from engine.errors import StageError
+from engine.layout import GENERATIONS_SETTINGS
+from engine.run_lock import take_lock
 from engine.stages.networks import Network
 from engine.stages.reports.files import write_json
 from engine.stages.roles import Role, load_role, save_role, sidecar
+from engine.stages.search.generation_settings import Generations
 from engine.stages.search.output import Found, Search
 from engine.stages.search.ranking import Entry, ranked
 from engine.stages.search.run import crossover_search
+from engine.stages.search.settings import claim
 from populations.tensor_file import canonical_json
-from strategies.mutation import GaussianMutation
 
-Selection = Literal["best", "best_vs_original"]
 ORIGINALS = ("original_parent_a", "original_parent_b")
 ID_LENGTH = 12
 SUMMARY, LINEAGE = "multi_gen_summary.json", "lineage.json"
-
-
-@dataclass(frozen=True)
-class Generations:
-    """How one generation follows another.
-
-    Attributes:
-        n_generations: How many there are, at least 1.
-        selection: ``best``: the two best children become the parents. ``best_vs_original``: the
-            best child and the original parent B.
-        keep_top_k: The second best child must be among so many; None for all.
-        score_against: Which parents' agreement selects: the ``current`` or the ``original`` ones.
-        seed: Added, with the number of the generation, to every seed of the grid.
-        mutation_std: Standard deviation of the noise on promoted children, relative to the weights
-            around it; 0 for none.
-        mutation_fraction: Share of the weights that get noise, in ``[0, 1]``.
-        mutation_seed: Seed of the noise; None for ``seed``.
-
-    Raises:
-        StageError: A field is out of its range.
-    """
-
-    n_generations: int = 2
-    selection: Selection = "best"
-    keep_top_k: int | None = None
-    score_against: Literal["current", "original"] = "current"
-    seed: int = 0
-    mutation_std: float = 0.0
-    mutation_fraction: float = 1.0
-    mutation_seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.n_generations < 1:
-            raise StageError(f"--num-generations must be at least 1, not {self.n_generations}")
-        if self.keep_top_k is not None and self.keep_top_k < 1:
-            raise StageError(f"--keep-top-k must be at least 1, not {self.keep_top_k}")
-        try:
-            self.mutation()
-        except ValueError as error:
-            raise StageError(f"--mutation-std, --mutation-fraction: {error}") from error
-
-    def mutation(self) -> GaussianMutation:
-        """Return the mutation."""
-        return GaussianMutation(self.mutation_std, self.mutation_fraction)
 
 
 @dataclass(frozen=True)
@@ -120,8 +76,24 @@ def multi_generation_search(
 
     Raises:
         StageError: As in :func:`engine.stages.search.run.crossover_search`.
+        RunDirectoryError: Another process works in ``run_dir``.
         RunInterruptedError: ``stop`` was set before the end.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with take_lock(run_dir):
+        settings = generations.settings(search)
+        claim(run_dir / GENERATIONS_SETTINGS, settings, grows="generations")
+        return _generations(search, generations, run_dir, executor, stop, tell)
+
+
+def _generations(
+    search: Search,
+    generations: Generations,
+    run_dir: Path,
+    executor: Executor,
+    stop: threading.Event | None,
+    tell: Callable[[str], None],
+) -> MultiGeneration:
     done = MultiGeneration([], [])
     parents = (_Parent(search.parent_a, ORIGINALS[0]), _Parent(search.parent_b, ORIGINALS[1]))
     original_b = parents[1]
@@ -270,6 +242,7 @@ def _summary(
         "n_children": len(scores),
         "best_primary_metric": current.row["primary_metric"],
         "best_primary_metric_se": current.row["primary_metric_se"],
+        "best_return_mean": current.row["return_mean"],
         "mean_primary_metric": float(np.mean(scores)),
         "parents_agree": found.parents_agree,
         **{f"best_{name}": value for name, value in _against_originals(original).items()},

@@ -1,35 +1,53 @@
 """The crossover search: a grid of children of two parents, made anywhere, ranked together.
 
 A search that was stopped goes on where it was: a child whose files are there, and are those that
-would be written now, is not made again. A child that fails gets a row that says why, and ends
-nothing.
+would be written now, is not made again. A folder that holds another search is refused. A child
+that fails gets a row that says why, and ends nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from engine.dispatch.executor import Batch, Executor
 from engine.errors import RunInterruptedError, StageError
+from engine.layout import SEARCH_SETTINGS
 from engine.run_lock import take_lock
 from engine.stages.distillation.teacher_states import environment_of_teachers
 from engine.stages.recombination.crossover import cross
 from engine.stages.roles import Role
 from engine.stages.search.child import ChildPlan, ChildResult, SearchContext
 from engine.stages.search.files import ChildFiles
-from engine.stages.search.output import MANIFEST, Found, Search, write_search
+from engine.stages.search.output import LEADERBOARD, MANIFEST, Found, Search, write_search
 from engine.stages.search.play import episode_returns
 from engine.stages.search.ranking import Judge, leaderboard
+from engine.stages.search.settings import (
+    FORMAT,
+    SCHEMA_VERSION,
+    claim,
+    dropout_of,
+    judging_settings,
+    trial_settings,
+    versions_for,
+)
 from engine.stages.search.space import Trial
-from engine.stages.state_sets import save_state_set
+from engine.stages.state_sets import STATES_FILE, save_state_set
 from engine.stages.states import evaluation_states
 
-BATCH_SIZE = 16
-"""Most children that are trained side by side; part of no outcome."""
+BATCH_SIZES = (4, 16)
+"""Fewest and most children that are trained side by side; part of no outcome."""
+BATCH_PASSES = 1_600_000
+"""States times epochs of all children of a batch that are about 20 s of work, at 64 units: what is
+lost or waited for where a search is stopped. Fewer than four children side by side cost more."""
+
+RESULTS = (MANIFEST, f"{LEADERBOARD}.csv", STATES_FILE)
+"""Files of a search that other commands have, too."""
 
 
 def crossover_search(
@@ -49,8 +67,8 @@ def crossover_search(
         tell: Told what happens, one line at a time.
 
     Raises:
-        StageError: The parents cannot be crossed, an environment is missing, or no child at all
-            could be made.
+        StageError: The parents cannot be crossed, an environment is missing, ``run_dir`` holds
+            another search, or no child at all could be made.
         RunDirectoryError: Another process works in ``run_dir``.
         RunInterruptedError: ``stop`` was set before the end.
     """
@@ -60,16 +78,23 @@ def crossover_search(
         return _search(search, run_dir, executor, stop or threading.Event(), tell)
 
 
-def batches(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Return children that are trained side by side: those of one regime, at most 16."""
+def batches(trials: Sequence[Trial], n_states: int) -> list[list[Trial]]:
+    """Return children that are trained side by side: those of one regime, 4 to 16 of them.
+
+    Args:
+        trials: All children.
+        n_states: States that each is trained on.
+    """
     by_regime: dict[str, list[Trial]] = {}
     for trial in trials:
         by_regime.setdefault(trial.regime.name, []).append(trial)
-    return [
-        group[start : start + BATCH_SIZE]
-        for group in by_regime.values()
-        for start in range(0, len(group), BATCH_SIZE)
-    ]
+    groups = []
+    for group in by_regime.values():
+        least, most = BATCH_SIZES
+        passes = n_states * group[0].regime.epochs
+        size = min(max(BATCH_PASSES // passes, least), most)
+        groups += [group[start : start + size] for start in range(0, len(group), size)]
+    return groups
 
 
 def _check(search: Search) -> None:
@@ -95,6 +120,9 @@ def _search(
     tell: Callable[[str], None],
 ) -> Found:
     a, b, judging = search.parent_a, search.parent_b, search.judging
+    trials, dropout = search.space.trials(), dropout_of(search.parent_a)
+    settings = _settings(search, trials, dropout)
+    claim(run_dir / SEARCH_SETTINGS, settings, grows="children", results=RESULTS)
     save_state_set(run_dir, search.states)
     own = Role("a child", run_dir / MANIFEST, a.network, sidecar={"states": search.states.record()})
     judged_on = evaluation_states(
@@ -104,17 +132,18 @@ def _search(
         search.states.seed,
         use_training_states=search.use_training_states,
     )
-    files = ChildFiles(run_dir, (a, b), search.states, judged_on, search.reference, judging)
+    files = ChildFiles(
+        run_dir, (a, b), search.states, judged_on, search.reference, dropout, judging
+    )
     context = SearchContext(
         a.network,
         b.network,
         search.states,
         judged_on.states,
         search.reference,
-        files.dropout,
+        dropout,
         judging,
     )
-    trials = search.space.trials()
     results = _results(trials, context, files, executor, stop, tell)
     environment, parent_returns = judging.environment, None
     if environment is not None:
@@ -141,6 +170,23 @@ def _search(
     return found
 
 
+def _settings(search: Search, trials: Sequence[Trial], dropout: float) -> dict[str, Any]:
+    """Return all that the children of a search depend on, whatever they are ranked by."""
+    parents = {"parent_a": search.parent_a.sha256, "parent_b": search.parent_b.sha256}
+    return {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "parents": parents,
+        "states": search.states.record(),
+        "evaluation": {
+            "use_training_states": search.use_training_states,
+            **judging_settings(search.judging),
+        },
+        "versions": versions_for(search.judging),
+        "children": [trial_settings(trial, search.reference, dropout) for trial in trials],
+    }
+
+
 def _results(
     trials: Sequence[Trial],
     context: SearchContext,
@@ -155,19 +201,40 @@ def _results(
     if results:
         tell(f"{len(results)} of {len(trials)} children were made before")
     work = []
-    for group in batches(trials):
+    for group in batches(trials, len(context.states.train)):
         missing = [ChildPlan(trial) for trial in group if trial.index not in results]
         if missing:
             work.append(Batch.of(missing, {}))
-    for arrived in executor.run(context, work, stop):
-        for result in arrived:
-            trial = by_index[result.index]
-            made = result.network is not None
-            results[result.index] = files.save(trial, result) if made else result
-            reason = f": {result.reason}" if result.reason else ""
-            tell(f"{len(results)}/{len(trials)} {trial.child_id} {result.status}{reason}")
+    upcoming = iter(work)
+    for batch in itertools.islice(upcoming, executor.n_workers):
+        tell(_begins(batch, context))
+    goes_on = "start the same command again to go on"
+    try:
+        for arrived in executor.run(context, work, stop):
+            for result in arrived:
+                trial = by_index[result.index]
+                made = result.network is not None
+                results[result.index] = files.save(trial, result) if made else result
+                reason = f": {result.reason}" if result.reason else ""
+                tell(f"{len(results)}/{len(trials)} {trial.child_id} {result.status}{reason}")
+            if not stop.is_set():
+                for batch in itertools.islice(upcoming, 1):
+                    tell(_begins(batch, context))
+    except KeyboardInterrupt:
+        raise RunInterruptedError(
+            f"stopped at once with {len(results)} of {len(trials)} children made; {goes_on}"
+        ) from None
     if len(results) < len(trials):
         raise RunInterruptedError(
-            f"stopped with {len(results)} of {len(trials)} children made; the same command goes on"
+            f"stopped with {len(results)} of {len(trials)} children made; {goes_on}"
         )
     return [results[trial.index] for trial in trials]
+
+
+def _begins(batch: Batch[ChildPlan], context: SearchContext) -> str:
+    """Return what is made next, in words."""
+    n, regime = len(batch.plans), batch.plans[0].trial.regime
+    return (
+        f"training {n} {'child' if n == 1 else 'children'} side by side: regime {regime.name}, "
+        f"{regime.epochs} epochs of {len(context.states.train)} states"
+    )

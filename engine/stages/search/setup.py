@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.dispatch.executor import Executor
 from engine.dispatch.workers import executor_of, stop_on_signals
 from engine.errors import StageError
@@ -25,6 +27,10 @@ from engine.stages.validation.thresholds import RecombinationThresholds
 UNTRAINED_SEEDS = (0, 1)
 """Seeds of parents that nobody gave; those of the document."""
 LOCAL = "local"
+STOPPING = (
+    "stopping when the children in training are made and saved; "
+    "Ctrl-C once more stops at once, without them"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Workers:
                 0 if is_here else self.n_workers,
                 preload=("engine.stages.search.child",),
             ) as executor,
-            stop_on_signals(tell) as stop,
+            stop_on_signals(lambda _: tell(STOPPING)) as stop,
         ):
             yield executor, stop
 
@@ -161,6 +167,17 @@ def _untrained(path: Path, name: str, size: tuple[int, int, int], seed: int) -> 
     """Return a network that was not trained, and write it, so that children can name it."""
     spec = teacher_spec(*size)
     network = Network(spec, initial_weights(spec, seed))
+    if path.exists():
+        there = load_role(name, path)
+        if there.network.spec != spec or any(
+            not np.array_equal(there.network.weights[key], tensor)
+            for key, tensor in network.weights.items()
+        ):
+            raise StageError(
+                f"{path} is not the untrained network of these sizes and seeds; give another "
+                f"folder with --run-dir, or name it with --{name.lower().replace('_', '-')}-ckpt"
+            )
+        return there
     path.parent.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {"seed": seed, "sources": {}, "states": None, "environment": None}
     save_role(path, network, sidecar("untrained", spec, TEACHER_DROPOUT, **fields))

@@ -14,7 +14,8 @@ from engine.dispatch.serial import SerialExecutor
 from engine.errors import StageError
 from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.roles import load_role, save_role, sidecar
-from engine.stages.search.generations import ORIGINALS, Generations, multi_generation_search
+from engine.stages.search.generation_settings import Generations
+from engine.stages.search.generations import ORIGINALS, multi_generation_search
 from engine.stages.search.output import Search
 from engine.stages.search.setup import Workers
 from engine.stages.search.space import Recipe, Regime, SearchSpace
@@ -161,6 +162,41 @@ def test_the_score_against_the_original_parents_may_select(tmp_path) -> None:
     last = [row for row in lineage if row["generation"] == 1]
     best = max(row["primary_metric_vs_original"] for row in last)
     assert summaries[1]["best_primary_metric_vs_original"] == best
+
+
+@pytest.mark.parametrize(
+    ("settings", "difference"),
+    [
+        ({"n_generations": 1}, "2 generations there, 1 now"),
+        ({"n_generations": 2, "selection": "best_vs_original"}, "selection is best there, best_vs"),
+        ({"n_generations": 2, "seed": 5}, "seed is 0 there, 5 now"),
+        (
+            {"n_generations": 2, "space": replace(SPACE, max_runs=1)},
+            "2 children there, 1 now",
+        ),
+        (
+            {
+                "n_generations": 2,
+                "space": SearchSpace("custom", SPACE.recipes[::-1], SPACE.regimes),
+            },
+            "children.0. is 000_random_a0p50_s0_quick there, 000_weighted",
+        ),
+    ],
+)
+def test_other_generations_in_the_same_folder_are_refused(tmp_path, settings, difference) -> None:
+    run(tmp_path, n_generations=2)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+    with pytest.raises(StageError, match=f"holds a search with other settings: .*{difference}"):
+        run(tmp_path, **settings)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+
+
+def test_more_generations_go_on(done, tmp_path) -> None:
+    _, summaries, lineage = done
+    run(tmp_path, n_generations=2)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("child.pt")}
+    assert run(tmp_path, n_generations=3) == (summaries, lineage)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
 @pytest.mark.parametrize(

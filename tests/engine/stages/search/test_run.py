@@ -195,12 +195,20 @@ def test_a_child_does_not_depend_on_what_is_made_beside_it() -> None:
         assert without_times(alone.report) == without_times(beside.report)
 
 
-def test_batches_depend_on_the_grid_alone() -> None:
-    groups = batches(search_space("default-qat").trials())
+def test_batches_hold_one_regime_and_fewer_children_where_one_takes_long() -> None:
+    trials = search_space("default-qat").trials()
+    groups = batches(trials, 1000)
     assert [[t.regime.name for t in group] for group in groups] == [
         ["short"] * 7,
         ["long"] * 7,
         ["short_qat"] * 7,
+    ]
+    large = [(group[0].regime.name, len(group)) for group in batches(trials, 60_000)]
+    # 60,000 states in 5 epochs are 300,000 passes of 1,600,000; in 20 epochs they are 1,200,000
+    assert large == [
+        *(("short", n) for n in (5, 2)),
+        *(("long", n) for n in (4, 3)),
+        *(("short_qat", n) for n in (5, 2)),
     ]
 
 
@@ -215,7 +223,7 @@ def test_a_finished_search_makes_nothing_again(done) -> None:
 def test_a_search_that_was_stopped_goes_on_to_the_same_files(done, tmp_path) -> None:
     search = make_search(tmp_path)
     first, second = Counting(stop_after=1), Counting()
-    with pytest.raises(RunInterruptedError, match="3 of 6 children made; the same command goes on"):
+    with pytest.raises(RunInterruptedError, match="3 of 6 children made; start the same"):
         crossover_search(search, tmp_path / "run", first)
     crossover_search(search, tmp_path / "run", second)
     assert len(first.made) == len(second.made) == N_CHILDREN / 2
@@ -237,23 +245,89 @@ def test_a_child_with_a_damaged_file_is_made_again(done, name) -> None:
     assert content(done / "run") == before
 
 
+ONE = replace(SPACE, max_runs=1)
+OTHER_SEEDS = replace(ONE, regimes=(replace(QUICK, seed=1),))
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "difference"),
     [
-        {"reference": "both"},
-        {"states": training_states(96, 4, 43)},
-        {"judging": Judging(include_parent_baseline=False)},
-        {"space": replace(SPACE, regimes=(replace(QUICK, seed=1), replace(QUICK_QAT, seed=1)))},
+        ({"reference": "both"}, "children.0..finetune.reference is parent_a there, both now"),
+        ({"states": training_states(80, 4, 42)}, "states.n_train is 96 there, 80 now"),
+        ({"states": training_states(96, 4, 43)}, "states.seed is 42 there, 43 now"),
+        (
+            {"judging": Judging(include_parent_baseline=False)},
+            "evaluation.include_parent_baseline is True there, False now",
+        ),
+        ({"use_training_states": True}, "evaluation.use_training_states is False there, True"),
+        ({"space": OTHER_SEEDS}, "children.0..finetune.seed is 42 there, 1 now"),
     ],
 )
-def test_children_of_other_settings_are_made_again(tmp_path, fields) -> None:
-    search = make_search(tmp_path, space=replace(SPACE, max_runs=1))
-    crossover_search(search, tmp_path / "run", Counting())
+def test_a_folder_with_a_search_of_other_settings_is_refused(tmp_path, fields, difference) -> None:
+    crossover_search(make_search(tmp_path, space=ONE), tmp_path / "run", Counting())
+    before = content(tmp_path / "run")
+    search = make_search(tmp_path, **{"space": ONE} | fields)
+    with pytest.raises(StageError, match=f"holds a search with other settings: .*{difference}"):
+        crossover_search(search, tmp_path / "run", Counting())
+    assert content(tmp_path / "run") == before
+
+
+def test_other_parents_are_other_settings(tmp_path) -> None:
+    crossover_search(make_search(tmp_path, space=ONE), tmp_path / "run", Counting())
+    search = replace(make_search(tmp_path, space=ONE), parent_b=make_parent(tmp_path, "another", 7))
+    with pytest.raises(StageError, match=r"parents.parent_b is \w{12}\.\.\. there, .* --run-dir"):
+        crossover_search(search, tmp_path / "run", Counting())
+
+
+def test_a_larger_grid_goes_on_and_a_smaller_one_is_refused(done, tmp_path) -> None:
+    crossover_search(make_search(tmp_path, space=ONE), tmp_path / "run", Counting())
     executor = Counting()
-    changed = {"space": search.space} | fields
-    changed["space"] = replace(changed["space"], max_runs=1)
-    crossover_search(make_search(tmp_path, **changed), tmp_path / "run", executor)
-    assert executor.made == ["000_random_a0p50_s0_quick"]
+    crossover_search(make_search(tmp_path), tmp_path / "run", executor)
+    assert len(executor.made) == N_CHILDREN - 1
+    assert content(tmp_path / "run") == content(done / "run")
+    with pytest.raises(StageError, match=r"other settings: 6 children there, 1 now; give another"):
+        crossover_search(make_search(tmp_path, space=ONE), tmp_path / "run", Counting())
+    assert content(tmp_path / "run") == content(done / "run")
+
+
+def test_the_same_children_can_be_ranked_by_something_else(done) -> None:
+    executor = Counting()
+    search = make_search(done, primary_metric="min_agreement_gain")
+    crossover_search(search, done / "run", executor)
+    assert executor.made == []
+    assert "min_agreement_gain" in (done / "run/recommendation.txt").read_text()
+    crossover_search(make_search(done), done / "run", executor)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "leaderboard.csv", "states.npz"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, name) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    with pytest.raises(StageError, match=f"run holds a {name} that is not of a search; give"):
+        crossover_search(make_search(tmp_path, space=ONE), tmp_path / "run", Counting())
+    assert (tmp_path / "run" / name).read_text() == "mine"
+
+
+def test_each_batch_is_told_when_it_begins(tmp_path) -> None:
+    told: list[str] = []
+    crossover_search(make_search(tmp_path), tmp_path / "run", Counting(), tell=told.append)
+    begins = "training 3 children side by side: regime {}, 1 epochs of 96 states"
+    assert told[0] == begins.format("quick")
+    assert told[4] == begins.format("quick_qat")
+    assert len(told) == N_CHILDREN + 2
+
+
+def test_a_search_that_is_stopped_at_once_says_how_to_go_on(tmp_path) -> None:
+    class Interrupted(SerialExecutor):
+        def run(self, context, batches: Sequence, stop: threading.Event) -> Iterator[list]:
+            yield next(super().run(context, batches, stop))
+            raise KeyboardInterrupt
+
+    with pytest.raises(
+        RunInterruptedError,
+        match=r"stopped at once with 3 of 6 children made; start the same command again to go on",
+    ):
+        crossover_search(make_search(tmp_path), tmp_path / "run", Interrupted(Workers()))
 
 
 def test_a_child_that_fails_gets_a_row_and_ends_nothing(tmp_path) -> None:
