@@ -70,11 +70,14 @@ class Entry:
         row: Its row in the manifest.
         score: Its primary metric; None where there is no child, or no number.
         is_parent: Whether it is a parent, not a child.
+        returns: Its returns, of the same episodes as those of all others; None where nothing is
+            played.
     """
 
     row: dict[str, Any]
     score: Score | None
     is_parent: bool = False
+    returns: Score | None = None
 
     @property
     def child_id(self) -> str:
@@ -149,7 +152,7 @@ class Judge:
             row |= {"status": "failed", "reason": result.report.get("reason") or "no number"}
             return Entry(row, None)
         row["degenerate"] = score.value < self.degenerate_threshold
-        return Entry(row, score)
+        return Entry(row, score, returns=None if played is None else Score(played))
 
     def parent_entries(self) -> list[Entry]:
         """Return an entry for each parent, as if it were a child."""
@@ -159,7 +162,8 @@ class Judge:
             row |= {"child_id": name, "degenerate": False, "status": "ok", "reason": ""}
             row["scored_format"] = "float32"
             played = None if self.parent_returns is None else self.parent_returns[number]
-            entries.append(Entry(row, self._fill(row, parent, played), is_parent=True))
+            returns = None if played is None else Score(played)
+            entries.append(Entry(row, self._fill(row, parent, played), True, returns))
         return entries
 
     def _fill(

@@ -66,6 +66,7 @@ def recommendation(
         f"with either {row['oracle_agreement']:.4f}",
         "",
         *_noise(children, [entry for entry in order if entry.is_parent]),
+        *_best_by_return(children, metric),
     ]
     if returns is not None:
         lines += ["", *_returns(returns, best.child_id)]
@@ -82,9 +83,11 @@ _STATES = {
 def _line(entry: Entry) -> str:
     assert entry.score is not None, "only children with a score are listed"
     row = entry.row
+    returns = "" if entry.returns is None else f"  return {entry.returns.value:.1f}"
     return (
         f"  {entry.child_id:<36} {_number(entry.score)}  "
         f"A {row['child_vs_parent_a_agreement']:.4f}  B {row['child_vs_parent_b_agreement']:.4f}"
+        f"{returns}"
     )
 
 
@@ -120,12 +123,16 @@ def _noise(children: Sequence[Entry], parents: Sequence[Entry]) -> list[str]:
     equal = [e for e in children[1:] if e.score and best.score.is_within_noise_of(e.score)]
     lines = []
     if equal:
-        others = len(equal) == len(children) - 1
         lines.append(
-            f"{'All other' if others else len(equal)} children are within noise of it "
-            "(paired difference below 1.96 standard errors): "
-            + ("this search does not tell them apart." if others else "any of them would do.")
+            f"Within noise of it (paired difference below 1.96 standard errors) {_count(equal)}, "
+            + (
+                "all others: this search does not tell them apart."
+                if len(equal) == len(children) - 1
+                else "any of which would do:"
+            )
         )
+        if len(equal) < len(children) - 1:
+            lines += map(_line, equal)
     elif len(children) > 1:
         lines.append("It is better than every other child by more than noise.")
     for parent in parents:
@@ -142,6 +149,29 @@ def _noise(children: Sequence[Entry], parents: Sequence[Entry]) -> list[str]:
             f"The best of {len(children)} looks better than it is; judge it again on other states."
         )
     return lines
+
+
+def _count(children: Sequence[Entry]) -> str:
+    return "is 1 child" if len(children) == 1 else f"are {len(children)} children"
+
+
+def _best_by_return(children: Sequence[Entry], metric: PrimaryMetric) -> list[str]:
+    """Return whether another child plays better, where children are ranked by agreement."""
+    recommended = children[0].returns
+    if metric == "return" or recommended is None:
+        return []
+    played = [(rank, e, e.returns) for rank, e in enumerate(children, 1) if e.returns is not None]
+    rank, best, returns = max(played, key=lambda item: item[2].value)
+    episodes = f"the {len(returns.samples)} episodes that all children played"
+    if returns.value <= recommended.value:
+        return [f"By return, too, it is the best: {recommended.value:.1f} over {episodes}."]
+    noise = "within" if returns.is_within_noise_of(recommended) else "beyond"
+    return [
+        f"It does not play best: over {episodes} it returns {recommended.value:.1f}, and "
+        f"{best.child_id}, number {rank} of the children,",
+        f"{returns.value:.1f} +- {returns.standard_error:.1f}, a difference {noise} noise; "
+        "--primary-metric return ranks by returns.",
+    ]
 
 
 def _returns(returns: Mapping[str, Any], best: str) -> list[str]:
