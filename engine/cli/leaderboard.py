@@ -20,6 +20,8 @@ from engine.cli.format import (
     to_markdown,
 )
 from engine.formatting import decimals_for, format_number
+from engine.layout import GENERATIONS_SETTINGS, SEARCH_SETTINGS
+from populations.errors import LeaderboardError
 from populations.leaderboard import load_leaderboard
 from populations.leaderboard_columns import check_column
 from populations.leaderboard_query import aggregate, best_rows, filter_rows, sort_rows
@@ -77,6 +79,8 @@ def leaderboard(
 
     A genome is shown once, with the fitness over most episodes. The run may still be going on.
     """
+    for run in runs:
+        _refuse_search(run)
     frame = load_leaderboard(runs)
     if where is not None:
         frame = filter_rows(frame, where)
@@ -96,6 +100,20 @@ def leaderboard(
         _print([text_column(shown, n) for n in names or shown.columns], len(shown), len(frame))
     else:
         _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
+
+
+def _refuse_search(run: Path) -> None:
+    """Tell what to read of a crossover search, whose leaderboard has other columns."""
+    folder = run.parent if run.suffix == ".csv" else run
+    if (folder / GENERATIONS_SETTINGS).exists():
+        kind, files = "search over generations", "multi_gen_summary.json and lineage.json"
+    elif (folder / SEARCH_SETTINGS).exists():
+        kind, files = "crossover search", "recommendation.txt and leaderboard.csv"
+    else:
+        return
+    raise LeaderboardError(
+        f"{folder} is a {kind}, not a run of cultivar evolve; read {files} in it"
+    )
 
 
 def print_finish(run: Path, top: int = TOP) -> None:

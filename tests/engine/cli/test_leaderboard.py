@@ -241,3 +241,18 @@ def test_a_narrow_terminal_leaves_out_the_least_important_columns(width: int) ->
             120: ["genome", "parents", "fitness", "operator"],
         }[width]
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("search_config.json", "is a crossover search, .*read recommendation.txt and leaderboard"),
+        ("multi_gen_config.json", "is a search over generations, .*read multi_gen_summary.json"),
+    ],
+)
+def test_a_search_of_the_pipeline_says_what_to_read(tmp_path, settings, sentence) -> None:
+    (tmp_path / settings).write_text("{}")
+    (tmp_path / "leaderboard.csv").write_text("rank,child_id\n")
+    for path in (tmp_path, tmp_path / "leaderboard.csv"):
+        with pytest.raises(LeaderboardError, match=sentence):
+            CliRunner().invoke(leaderboard, [str(path)], catch_exceptions=False)
