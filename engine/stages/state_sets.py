@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError, StatesError
+from engine.learning.npy_files import NPY_DAMAGE
 from populations.storage import write_atomically
 
 SYNTHETIC = "synthetic"
@@ -42,6 +42,14 @@ class StateSet:
     heldout: States
     source: str
     seed: int | None
+
+    def describe(self, n_states: int | None = None) -> str:
+        """Return in words what there is, and how many were asked for if these are fewer."""
+        asked = ""
+        if n_states is not None and len(self.train) < n_states:
+            asked = f" of {n_states} asked for"
+        n_train, n_heldout = len(self.train), len(self.heldout)
+        return f"states: {self.source}, {n_train} to train{asked}, {n_heldout} held out"
 
     def record(self) -> dict[str, Any]:
         """Return what a sidecar keeps: sizes, hashes, and the file of :func:`save_state_set`."""
@@ -220,7 +228,7 @@ def _read_archive(path: Path) -> dict[str, States]:
             arrays = {name: archive[name] for name in ("train", "heldout")}
         if any(a.dtype != np.float32 or a.ndim != 2 for a in arrays.values()):
             raise ValueError("not two arrays of float32 rows")
-    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except NPY_DAMAGE as error:
         raise StageError(
             f"{path}: expected the states that a stage was trained on, but the file is damaged "
             f"({error}); remove it, or train again"

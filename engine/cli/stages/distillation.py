@@ -9,9 +9,13 @@ import click
 
 from engine.cli.stages.options import (
     COUNT,
+    DECAY,
     FILE,
+    FRACTION,
+    INSIDE,
+    NOT_NEGATIVE,
+    POSITIVE,
     SHARE,
-    Number,
     labels,
     pair_option,
     seed_option,
@@ -23,8 +27,6 @@ if TYPE_CHECKING:
     from engine.stages.distillation.students import Student
 
 SHOW = {"show_default": True}
-NOT_NEGATIVE = Number(min=0)
-INSIDE = Number(min=0, max=1, min_open=True, max_open=True)
 
 
 @click.command(context_settings=SHOW)
@@ -34,20 +36,25 @@ INSIDE = Number(min=0, max=1, min_open=True, max_open=True)
 @click.option("--parent-b-ckpt", type=FILE, help="Teacher B; default: a random one, written.")
 @click.option("--n-states", type=COUNT, help="States to train on; default: see above.")
 @click.option("--states-file", type=FILE, help="Float32 rows, (N, inputs), as .npy.")
-@click.option("--heldout-fraction", type=INSIDE, default=0.1, help="Share of states put aside.")
+@click.option(
+    "--heldout-fraction",
+    type=INSIDE,
+    default=0.1,
+    help="Share of a file, or of played states, put aside; of random states as many as --n-states.",
+)
 @click.option("--env", "environment", help="What the teachers play; default: as in their sidecars.")
-@click.option("--temperature", type=Number(), default=3.0, help="Temperature of the soft labels.")
-@click.option("--temp-decay", type=Number(), default=1.0, help="Factor on it after each epoch.")
+@click.option("--temperature", type=POSITIVE, default=3.0, help="Temperature of the soft labels.")
+@click.option("--temp-decay", type=DECAY, default=1.0, help="Factor on it after each epoch.")
 @click.option("--alpha", type=SHARE, default=1.0, help="Share of the soft labels in the loss.")
 @click.option("--epochs", type=COUNT, default=10, help="Passes over the states.")
 @click.option(
-    "--lr", "--learning-rate", "learning_rate", type=Number(), default=1e-3, help="Of Adam."
+    "--lr", "--learning-rate", "learning_rate", type=POSITIVE, default=1e-3, help="Of Adam."
 )
 @click.option("--batch-size", type=COUNT, default=32, help="States per step.")
 @click.option(
     "--max-grad-norm", type=NOT_NEGATIVE, default=1.0, help="Where to clip; 0 for nowhere."
 )
-@click.option("--val-fraction", type=Number(), default=0.1, help="Share that picks the best epoch.")
+@click.option("--val-fraction", type=FRACTION, default=0.1, help="Share that picks the best epoch.")
 @click.option(
     "--loss-fn",
     type=click.Choice(["kl", "mse"]),
@@ -138,11 +145,11 @@ def _learned(student: Student) -> str:
 @seed_option()
 @size_options()
 @click.option("--n-states", type=COUNT, default=5000, help="States to train and validate on.")
-@click.option("--temperature", type=Number(), default=3.0, help="Temperature of the soft labels.")
+@click.option("--temperature", type=POSITIVE, default=3.0, help="Temperature of the soft labels.")
 @click.option("--epochs", type=COUNT, default=25, help="Passes over the states.")
 @click.option("--batch-size", type=COUNT, default=64, help="States per step.")
-@click.option("--lr", "--learning-rate", "lr", type=Number(), default=1e-3, help="Of Adam.")
-@click.option("--val-fraction", type=Number(), default=0.1, help="Share that picks the best epoch.")
+@click.option("--lr", "--learning-rate", "lr", type=POSITIVE, default=1e-3, help="Of Adam.")
+@click.option("--val-fraction", type=FRACTION, default=0.1, help="Share that picks the best epoch.")
 @click.option("--json-out", type=FILE, help="Write the figures to this file too.")
 def compare_distillation_modes(
     seed: int,

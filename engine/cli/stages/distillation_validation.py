@@ -9,19 +9,18 @@ import click
 
 from engine.cli.stages.options import (
     COUNT,
+    COUNT_OR_ZERO,
     FILE,
+    NOT_NEGATIVE,
     SEED,
-    Number,
     finish,
+    k_values_option,
     labels,
     pair_option,
-    report_options,
-    size_options,
-    states_options,
     threshold_options,
-    training_states_option,
-    unsafe_option,
+    validator_options,
 )
+from engine.cli.stages.outcome import outcome
 from engine.errors import StageError
 from engine.stages.validation.thresholds import DistillationThresholds
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from engine.stages.distillation.pair_validation import Episodes
 
 SHOW = {"show_default": True}
-COUNT_OR_ZERO = click.IntRange(min=0)
 
 
 @click.command(context_settings=SHOW)
@@ -39,12 +37,7 @@ COUNT_OR_ZERO = click.IntRange(min=0)
 @click.option("--student-a-ckpt", type=FILE, help="Student A.")
 @click.option("--parent-b-ckpt", type=FILE, help="Teacher B; default: as in the sidecar.")
 @click.option("--student-b-ckpt", type=FILE, help="Student B.")
-@size_options(None, None, None)
-@states_options()
-@training_states_option()
-@click.option("--k-values", default="1,2,3", help="Values of k of the top-k agreements.")
-@click.option("--latency-warmup", type=COUNT_OR_ZERO, default=5, help="Untimed forward passes.")
-@click.option("--latency-repeats", type=COUNT_OR_ZERO, default=50, help="Timed ones; 0: none.")
+@k_values_option()
 @click.option("--disable-robustness-slices", is_flag=True, help="Measure no changed states.")
 @threshold_options(DistillationThresholds)
 @click.option("--env", "environment", help="What to play; default: as in the sidecars.")
@@ -74,14 +67,13 @@ COUNT_OR_ZERO = click.IntRange(min=0)
     "--max-relative-return-drop",
     "--sim-max-relative-return-drop",
     "max_return_drop",
-    type=Number(min=0),
+    type=NOT_NEGATIVE,
     help="Greatest share of its teacher's mean return that a student may lose.",
 )
 @click.option("--sim-rollout", is_flag=True, help="Fail where no environment is known.")
 @click.option("--sim-env-factory", help="Refused; see --env.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Only cpu.")
-@unsafe_option()
-@report_options("reports/distillation_validation")
+@validator_options("reports/distillation_validation")
 def validate_distillation(
     pair: str,
     checkpoint_dir: Path | None,
@@ -92,7 +84,7 @@ def validate_distillation(
     states_file: Path | None,
     seed: int,
     use_training_states: bool,
-    k_values: str,
+    k_values: tuple[int, ...],
     latency_warmup: int,
     latency_repeats: int,
     disable_robustness_slices: bool,
@@ -123,7 +115,7 @@ def validate_distillation(
         seed=seed,
         states_file=states_file,
         use_training_states=use_training_states,
-        k_values=_whole_numbers(k_values),
+        k_values=k_values,
         robustness=not disable_robustness_slices,
         latency=LatencySettings(latency_warmup, latency_repeats),
         thresholds=thresholds,
@@ -144,7 +136,8 @@ def validate_distillation(
         found.label: {**validate_pair(found, evaluation, episodes), **settings} for found in pairs
     }
     for label, report in reports.items():
-        click.echo(_verdict(label, report))
+        for line in outcome(f"student {label}", report):
+            click.echo(line)
     for path in write_validation(report_dir, reports):
         click.echo(f"wrote {path}")
     return finish(all(report["passed"] for report in reports.values()), report_only)
@@ -180,36 +173,3 @@ def _episodes(
         max_return_drop,
         required=sim_rollout,
     )
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise StageError(f"--k-values must be like 1,2,3, not {text!r}") from error
-
-
-def _verdict(label: str, report: dict[str, Any]) -> str:
-    """Return the outcome for a student, in a few lines."""
-    low, high = report["action_agreement_ci95"]
-    lines = [
-        f"student {label}: {'passed' if report['passed'] else 'did not pass'}",
-        f"  agreement {report['action_agreement']:.2%} ({low:.2%} to {high:.2%}), "
-        f"KL {report['kl_divergence']:.4f}, MSE {report['mse']:.4f}, "
-        f"cosine {report['mean_cosine_similarity']:.4f}, on {report['states']['count']} states "
-        f"({report['states']['source']})",
-    ]
-    returns = report["returns"]
-    if returns["environment"] is None:
-        lines.append(f"  no episode was played: {returns['reason']}")
-    else:
-        means = {name: played["mean"] for name, played in returns["roles"].items()}
-        told = ", ".join(
-            f"{name} {'-' if mean is None else f'{mean:.1f}'}" for name, mean in means.items()
-        )
-        lines.append(f"  mean return in {returns['episodes']} episodes: {told}")
-    if report["states"]["held_out"] is False:
-        lines.append("  these states were, or may have been, trained on")
-    if report["reason"]:
-        lines.append(f"  {report['reason']}")
-    return "\n".join(lines)

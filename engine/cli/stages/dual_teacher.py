@@ -21,6 +21,7 @@ from engine.cli.stages.options import (
     threshold_options,
     unsafe_option,
 )
+from engine.cli.stages.outcome import returns_lines
 from engine.cli.stages.parent_options import parent_options
 from engine.stages.cartpole.limits import ChildLimits, StudentLimits
 from engine.stages.cartpole.parent_settings import ParentSettings
@@ -236,15 +237,8 @@ def _flags() -> dict[str, Any]:
 
 def _tell_summary(report: Mapping[str, Any], is_kept: bool, path: Path) -> None:
     """Tell the returns of all networks, the verdict, and where the report is."""
-    returns = report["returns"]
-    click.echo(f"returns over {returns['episodes']} held-out episodes of {returns['environment']}")
-    click.echo(f"  {'network':<20}    mean  95 % interval")
-    for name, played in returns["roles"].items():
-        if played["mean"] is None:
-            click.echo(f"  {name:<20}       -  {played['reason']}")
-        else:
-            low, high = played["ci95"]
-            click.echo(f"  {name:<20}  {played['mean']:>6.1f}  {low:.1f} to {high:.1f}")
+    for line in returns_lines(report["returns"]):
+        click.echo(line)
     click.echo("passed" if is_kept else f"did not pass: {report['reason']}")
     click.echo(f"report: {path}")
     click.echo(f"CPU: {report['timing']['cpu_s']:.1f} s")

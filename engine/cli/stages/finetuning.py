@@ -11,11 +11,16 @@ import click
 
 from engine.cli.stages.options import (
     COUNT,
+    COUNT_OR_ZERO,
+    DECAY,
     FILE,
+    FRACTION,
+    INSIDE,
+    NOT_NEGATIVE,
+    POSITIVE,
     SEED,
     SHARE,
     Decorator,
-    Number,
     size_options,
     unsafe_option,
 )
@@ -24,10 +29,6 @@ from engine.errors import StageError
 if TYPE_CHECKING:
     from engine.stages.recombination.finetuning_config import FineTuningConfig
     from engine.stages.recombination.finetuning_run import FineTunedChild
-
-POSITIVE = Number(min=0, min_open=True)
-NOT_NEGATIVE = Number(min=0)
-PATIENCE = click.IntRange(min=0)
 
 
 def _setting(*names: str, type: Any, help: str, default: str) -> Decorator:
@@ -81,22 +82,22 @@ def _setting(*names: str, type: Any, help: str, default: str) -> Decorator:
 @_setting("--epochs", type=COUNT, help="Passes over the states.", default="5")
 @_setting("--batch-size", type=COUNT, help="States per step.", default="32")
 @_setting("--max-grad-norm", type=NOT_NEGATIVE, help="Where to clip; 0: nowhere.", default="1")
-@_setting("--val-fraction", type=SHARE, help="Share that picks the best epoch.", default="0.1")
+@_setting("--val-fraction", type=FRACTION, help="Share that picks the best epoch.", default="0.1")
 @_setting("--loss-fn", type=click.Choice(["kl", "mse"]), help="What is minimized.", default="kl")
 @_setting("--temperature", type=POSITIVE, help="Temperature of the soft labels.", default="3")
-@_setting("--temp-decay", type=POSITIVE, help="Factor on it after each epoch.", default="1")
+@_setting("--temp-decay", type=DECAY, help="Factor on it after each epoch.", default="1")
 @_setting("--alpha", type=SHARE, help="Share of the soft labels in the loss.", default="1")
 @_setting(
     "--lr-patience",
     "lr_schedule_patience",
-    type=PATIENCE,
+    type=COUNT_OR_ZERO,
     help="Epochs without a better one before the rate falls.",
     default="0, never",
 )
-@_setting("--lr-factor", "lr_schedule_factor", type=POSITIVE, help="By how much.", default="0.5")
+@_setting("--lr-factor", "lr_schedule_factor", type=INSIDE, help="By how much.", default="0.5")
 @_setting(
     "--early-stopping-patience",
-    type=PATIENCE,
+    type=COUNT_OR_ZERO,
     help="Epochs without a better one before training ends.",
     default="0, never",
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import click
-from click.types import IntParamType
+from click.types import FloatParamType, IntParamType
 
 from engine.errors import StageError
 
@@ -33,12 +33,13 @@ class Decorator(Protocol):
 
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
+COUNT_OR_ZERO = click.IntRange(min=0)
 REPORT_ONLY = "report_only"
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one, NumPy no negative one
 
 
-class Number(click.FloatRange):
-    """A finite number, in a range where one is given; a plain ``FloatRange`` lets NaN through."""
+class Finite(FloatParamType):
+    """A finite number; a plain ``float`` lets NaN through."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -48,6 +49,10 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class Number(Finite, click.FloatRange):
+    """A finite number in a range, which is part of every help."""
 
 
 class Seed(IntParamType):
@@ -61,7 +66,13 @@ class Seed(IntParamType):
         return seed
 
 
+FINITE = Finite()
+POSITIVE = Number(min=0, min_open=True)
+NOT_NEGATIVE = Number(min=0)
 SHARE = Number(min=0, max=1)
+FRACTION = Number(min=0, max=1, max_open=True)
+DECAY = Number(min=0, max=1, min_open=True)
+INSIDE = Number(min=0, max=1, min_open=True, max_open=True)
 SEED = Seed()
 
 
@@ -103,7 +114,9 @@ def size_options(
     )
 
 
-def states_options(n_states: int | None = 1000, seed: int | None = 42) -> Decorator:
+def states_options(
+    n_states: int | None = 1000, seed: int | None = 42, help: str = "Number of states."
+) -> Decorator:
     """Add ``--states-file``, ``--n-states`` and ``--seed``."""
     return _all(
         click.option(
@@ -111,7 +124,7 @@ def states_options(n_states: int | None = 1000, seed: int | None = 42) -> Decora
             type=FILE,
             help="Float32 rows, (N, inputs), as .npy; default: normally distributed ones.",
         ),
-        _shown("--n-states", "n_states", n_states, COUNT, "Number of states."),
+        _shown("--n-states", "n_states", n_states, COUNT, help),
         seed_option(seed),
     )
 
@@ -160,6 +173,37 @@ def report_options(directory: str) -> Decorator:
     )
 
 
+def validator_options(report_directory: str) -> Decorator:
+    """Add what all validators have: sizes, states, latency, unsafe files, reports."""
+    return _all(
+        size_options(None, None, None),
+        states_options(help="Most states to judge on, where no file is given."),
+        training_states_option(),
+        _shown("--latency-warmup", "latency_warmup", 5, COUNT_OR_ZERO, "Untimed forward passes."),
+        _shown("--latency-repeats", "latency_repeats", 50, COUNT_OR_ZERO, "Timed ones; 0: none."),
+        unsafe_option(),
+        report_options(report_directory),
+    )
+
+
+def k_values_option() -> Decorator:
+    """Add ``--k-values``: argument ``k_values``, a tuple of whole numbers."""
+    return click.option(
+        "--k-values",
+        default="1,2,3",
+        show_default=True,
+        callback=lambda _context, _option, text: _whole_numbers(text),
+        help="Values of k of the top-k agreements.",
+    )
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise StageError(f"--k-values must be like 1,2,3, not {text!r}") from error
+
+
 def unsafe_option() -> Decorator:
     """Add ``--allow-unsafe-unpickle``: argument ``allow_unsafe_unpickle``."""
     return click.option(
@@ -200,7 +244,7 @@ def threshold_options(thresholds: type[Any], **defaults: float | None) -> Decora
             return function(*args, thresholds=built, **kwargs)
 
         options = [
-            _shown(f"--{name.replace('_', '-')}", name, default, Number(), texts.get(name))
+            _shown(f"--{name.replace('_', '-')}", name, default, FINITE, texts.get(name))
             for name, default in (limits | defaults).items()
         ]
         return _all(*options)(with_thresholds)  # type: ignore[return-value]  # called as F is

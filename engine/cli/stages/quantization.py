@@ -10,8 +10,10 @@ import click
 from engine.cli.stages.options import (
     COUNT,
     FILE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
     SHARE,
-    Number,
     labels,
     pair_option,
     seed_option,
@@ -60,7 +62,7 @@ QINT8 = click.Choice(["qint8"])
 @click.option(
     "--refit/--no-refit",
     default=True,
-    help="Put into the output biases what rounding shifts on average.",
+    help="Fit the output layer to make up for what rounding changes.",
 )
 @unsafe_option()
 @click.option(
@@ -108,7 +110,11 @@ def quantize(
         if report["onnx"] is not None:
             click.echo(f"  ONNX: {retained(report['onnx']['comparison'], report['states'])}")
             click.echo(f"  wrote {report['onnx']['path']}")
+        if settings["refit"] and not report["quantization"]["refit"]:
+            click.echo("  output layer not refitted: no states of it are known; give --states-file")
         click.echo(f"  wrote {made.role.path}")
+        report_file = output_dir / f"quantization_report_{report['pair']}.json"
+        click.echo(f"  wrote {report_file}")
 
 
 def _student(label: str, directory: Path | None, file: Path | None, allow_unsafe: bool) -> Role:
@@ -189,20 +195,20 @@ def retained(comparison: dict[str, Any], states: dict[str, Any]) -> str:
 @training_states_option()
 @click.option("--epochs", type=COUNT, default=5, help="Passes over the states.")
 @click.option(
-    "--lr", "--learning-rate", "learning_rate", type=Number(), default=1e-4, help="Of Adam."
+    "--lr", "--learning-rate", "learning_rate", type=POSITIVE, default=1e-4, help="Of Adam."
 )
 @click.option("--batch-size", type=COUNT, default=32, help="States per step.")
 @click.option(
-    "--max-grad-norm", type=Number(min=0), default=1.0, help="Where to clip; 0 for nowhere."
+    "--max-grad-norm", type=NOT_NEGATIVE, default=1.0, help="Where to clip; 0 for nowhere."
 )
-@click.option("--val-fraction", type=Number(), default=0.1, help="Share that picks the best epoch.")
+@click.option("--val-fraction", type=FRACTION, default=0.1, help="Share that picks the best epoch.")
 @click.option(
     "--loss-fn",
     type=click.Choice(["mse", "kl"]),
     default="mse",
     help="mse for the teacher's values, kl for soft labels.",
 )
-@click.option("--temperature", type=Number(), default=3.0, help="Temperature of the soft labels.")
+@click.option("--temperature", type=POSITIVE, default=3.0, help="Temperature of the soft labels.")
 @click.option("--alpha", type=SHARE, default=1.0, help="Share of the soft labels in the loss.")
 @click.option("--dtype", type=QINT8, default="qint8", help="Type of the weights.")
 @click.option("--no-convert", is_flag=True, help="Write no int8 network.")
@@ -261,20 +267,31 @@ def qat(
             not no_convert,
             use_training_states,
         )
-        click.echo(_learned(report))
-        for path in (report["float_qat_checkpoint"], report["int8_checkpoint"]):
+        click.echo(_learned(report, n_states))
+        report_file = output_dir / f"qat_report_{report['pair']}.json"
+        for path in (report["float_qat_checkpoint"], report["int8_checkpoint"], report_file):
             if path is not None:
                 click.echo(f"  wrote {path}")
 
 
-def _learned(report: dict[str, Any]) -> str:
-    """Return what became of a student, in a table of agreements with the teacher."""
+def _learned(report: dict[str, Any], n_states: int | None) -> str:
+    """Return what became of a student, in a table of agreements with the teacher.
+
+    Args:
+        report: What :func:`train_quantization_aware` returned.
+        n_states: How many states to train on were asked for.
+    """
+    states = report["training_states"]
+    asked = f" of {n_states} asked for" if n_states and states["n_states"] < n_states else ""
     shown = {
         "student_ptq_int8": "student, quantized",
         "qat_int8": "trained through the codec, quantized",
         "control_ptq_int8": "trained without the codec, quantized",
     }
-    lines = [f"student {report['pair']}: agreement with its teacher"]
+    lines = [
+        f"student {report['pair']}: {states['n_states']} states to train{asked} "
+        f"({states['source']}); agreement with its teacher"
+    ]
     for name, text in shown.items():
         metrics = report["comparison_with_teacher"][name]
         low, high = metrics["action_agreement_ci95"]

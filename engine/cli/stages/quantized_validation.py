@@ -10,25 +10,21 @@ import click
 from engine.cli.stages.many_values import ManyValues
 from engine.cli.stages.options import (
     COUNT,
+    COUNT_OR_ZERO,
     FILE,
     finish,
     labels,
     pair_option,
-    report_options,
-    size_options,
-    states_options,
     threshold_options,
-    training_states_option,
-    unsafe_option,
+    validator_options,
 )
-from engine.cli.stages.quantization import retained
+from engine.cli.stages.outcome import outcome
 from engine.stages.validation.thresholds import QuantizationThresholds
 
 if TYPE_CHECKING:
     from engine.stages.quantization.pair_validation import Places
 
 SHOW = {"show_default": True}
-COUNT_OR_ZERO = click.IntRange(min=0)
 
 
 @click.command(cls=ManyValues, context_settings=SHOW)
@@ -44,11 +40,6 @@ COUNT_OR_ZERO = click.IntRange(min=0)
 @click.option("--teacher-dir", type=FILE, help="Where parent_A.pt is; default: as in the sidecars.")
 @click.option("--teacher-a-ckpt", type=FILE, help="Teacher A.")
 @click.option("--teacher-b-ckpt", type=FILE, help="Teacher B.")
-@size_options(None, None, None)
-@states_options()
-@training_states_option()
-@click.option("--latency-warmup", type=COUNT_OR_ZERO, default=5, help="Untimed forward passes.")
-@click.option("--latency-repeats", type=COUNT_OR_ZERO, default=50, help="Timed ones; 0: none.")
 @click.option(
     "--fidelity-batch-size",
     type=COUNT,
@@ -65,8 +56,7 @@ COUNT_OR_ZERO = click.IntRange(min=0)
 @threshold_options(QuantizationThresholds)
 @click.option("--env", "environment", help="What to play; default: as in the sidecars.")
 @click.option("--episodes", type=COUNT_OR_ZERO, default=100, help="That each plays; 0: none.")
-@unsafe_option()
-@report_options("reports/quantization_validation")
+@validator_options("reports/quantization_validation")
 def validate_quantized(
     pair: str,
     n_inputs: int | None,
@@ -130,10 +120,8 @@ def validate_quantized(
     settings = {"report_only": report_only, "allow_unsafe_unpickle": allow_unsafe_unpickle}
     reports = {found.label: {**validate_pair(found, judgement), **settings} for found in pairs}
     for label, report in reports.items():
-        verdict = "passed" if report["passed"] else f"failed: {report['reason']}"
-        click.echo(f"quantized student {label}: {verdict}")
-        if report["compatibility"]["compatible"]:
-            click.echo(f"  {retained(report['fidelity'], report['states'])}")
+        for line in outcome(f"quantized student {label}", report):
+            click.echo(line)
     for path in write_validation(report_dir, reports):
         click.echo(f"wrote {path}")
     return finish(all(report["passed"] for report in reports.values()), report_only)

@@ -8,21 +8,18 @@ from typing import Any
 import click
 
 from engine.cli.stages.options import (
+    COUNT_OR_ZERO,
     FILE,
     Decorator,
     finish,
-    report_options,
-    size_options,
-    states_options,
+    k_values_option,
     threshold_options,
-    training_states_option,
-    unsafe_option,
+    validator_options,
 )
-from engine.errors import StageError
+from engine.cli.stages.outcome import outcome
 from engine.stages.validation.thresholds import RecombinationThresholds
 
 SHOW = {"show_default": True}
-COUNT_OR_ZERO = click.IntRange(min=0)
 
 
 def _quantized(role: str) -> Decorator:
@@ -39,12 +36,7 @@ def _quantized(role: str) -> Decorator:
 @_quantized("parent-a")
 @_quantized("parent-b")
 @_quantized("child")
-@size_options(None, None, None)
-@states_options()
-@training_states_option()
-@click.option("--k-values", default="1,2,3", help="Values of k of the top-k agreements.")
-@click.option("--latency-warmup", type=COUNT_OR_ZERO, default=5, help="Untimed forward passes.")
-@click.option("--latency-repeats", type=COUNT_OR_ZERO, default=50, help="Timed ones; 0: none.")
+@k_values_option()
 @click.option(
     "--eval-batch-size",
     type=COUNT_OR_ZERO,
@@ -63,8 +55,7 @@ def _quantized(role: str) -> Decorator:
     default=100,
     help="Episodes of each network, where an environment is known.",
 )
-@unsafe_option()
-@report_options("reports/recombination")
+@validator_options("reports/recombination")
 def validate_recombination(
     checkpoint_dir: Path | None,
     n_inputs: int | None,
@@ -74,7 +65,7 @@ def validate_recombination(
     states_file: Path | None,
     seed: int,
     use_training_states: bool,
-    k_values: str,
+    k_values: tuple[int, ...],
     latency_warmup: int,
     latency_repeats: int,
     eval_batch_size: int,
@@ -117,7 +108,7 @@ def validate_recombination(
         seed=seed,
         states_file=states_file,
         use_training_states=use_training_states,
-        k_values=_whole_numbers(k_values),
+        k_values=k_values,
         latency=LatencySettings(latency_warmup, latency_repeats),
         thresholds=thresholds,
         include_parent_baseline=include_parent_baseline,
@@ -126,40 +117,13 @@ def validate_recombination(
     )
     settings = {"report_only": report_only, "allow_unsafe_unpickle": allow_unsafe_unpickle}
     report = {**validate_family(found, judging), **settings}
-    for line in _summary(report):
+    for line in outcome("child", report):
         click.echo(line)
+    summary = report["summary"]
+    click.echo(
+        f"  like either parent: {summary['oracle_agreement']:.2%} of states; parents with each "
+        f"other: {summary['parents_agree']:.2%}"
+    )
     for path in write_validation(report_dir, report):
         click.echo(f"wrote {path}")
     return finish(report["passed"], report_only)
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise StageError(f"--k-values must be like 1,2,3, not {text!r}") from error
-
-
-def _summary(report: dict[str, Any]) -> list[str]:
-    """Return the outcome in a few lines."""
-    states, summary = report["states"], report["summary"]
-    lines = [f"{states['count']} states: {states['source']}"]
-    if states["note"]:
-        lines.append(states["note"])
-    for label, comparison in report["comparisons"].items():
-        low, high = comparison["action_agreement_ci95"]
-        lines.append(
-            f"{label}: agreement {comparison['action_agreement']:.2%} ({low:.2%} to {high:.2%}), "
-            f"KL {comparison['kl_divergence']:.4f}, MSE {comparison['mse']:.4f}, "
-            f"cosine {comparison['mean_cosine_similarity']:.4f}"
-        )
-    lines.append(
-        f"child and either parent: {summary['oracle_agreement']:.2%}; parents with each other: "
-        f"{summary['parents_agree']:.2%}"
-    )
-    for name, played in (report["returns"].get("roles") or {}).items():
-        mean = played["mean"]
-        shown = played["reason"] if mean is None else f"{mean:.1f}"
-        lines.append(f"mean return of {name}: {shown}")
-    lines.append("passed" if report["passed"] else f"did not pass: {report['reason']}")
-    return lines

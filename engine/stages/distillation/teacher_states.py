@@ -32,6 +32,10 @@ PLAYED_STATES = 5000
 EPISODES = 32
 EPSILON = 0.1
 """Episodes that each teacher plays for its states, and its share of random actions in them."""
+NO_ENVIRONMENT = (
+    "no environment is known, so states are drawn at random, which a trained network has never "
+    "seen; give --env, for example --env CartPole-v1, or --states-file"
+)
 REPLAY = "replay_states"
 """In a teacher's sidecar: the ``.npy`` file of what it saw while it learned, and its SHA-256."""
 
@@ -99,6 +103,8 @@ def states_for_students(
     if states_file is not None or environment is None:
         if states_file is None:
             n_states = n_states or SYNTHETIC_STATES
+            if not all(teacher.sidecar for teacher in teachers):
+                tell(NO_ENVIRONMENT)
         chosen = training_states(n_states, n_inputs, seed, states_file, heldout_fraction)
     else:
         n_states = n_states or PLAYED_STATES
@@ -114,7 +120,7 @@ def states_for_students(
             names = ", ".join(teacher.name for teacher in teachers)
             source = f"{environment}: played by {names}"
         chosen = split_states(rows, n_states, seed, source, heldout_fraction)
-    tell(f"states: {chosen.source}, {len(chosen.train)} to train, {len(chosen.heldout)} held out")
+    tell(chosen.describe(n_states))
     return chosen
 
 

@@ -57,7 +57,7 @@ def states_for_child(
         if not recorded:
             return states_for_students(parents, environment, n_states, seed, tell=tell)
         chosen = _joined(recorded, n_states, seed)
-    tell(f"states: {chosen.source}, {len(chosen.train)} to train, {len(chosen.heldout)} held out")
+    tell(chosen.describe(n_states))
     return chosen
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from engine.cli import main
+from engine.learning.checkpoints import save_network
+from engine.stages.networks import initial_weights, teacher_spec
 
 SMALL = ("--parent-hidden", "20", "--n-states", "300", "--epochs", "2")
 SCRIPTS = Path(__file__).parents[4] / "scripts"
@@ -83,12 +85,12 @@ def test_both_names_of_the_learning_rate_are_one(capsys, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--temperature", "0"), "temperature must be a positive number"),
+        (("--temperature", "0"), "'--temperature': 0.0 is not in the range x>0"),
         (("--alpha", "1.5"), "'--alpha': 1.5 is not in the range"),
         (("--temperature", "nan"), "'--temperature': nan is not a finite number"),
         (("--heldout-fraction", "1"), "'--heldout-fraction': 1.0 is not in the range"),
-        (("--val-fraction", "1"), "val_fraction must be at least 0 and below 1"),
-        (("--lr", "-1"), "learning_rate must be a positive number"),
+        (("--val-fraction", "1"), "'--val-fraction': 1.0 is not in the range 0<=x<1"),
+        (("--lr", "-1"), "'--lr' / '--learning-rate': -1.0 is not in the range"),
         (("--epochs", "0"), "'--epochs'"),
         (("--loss-fn", "huber"), "'huber' is not one of"),
         (("--parent-a-ckpt", "none.pt"), "none.pt"),
@@ -193,10 +195,40 @@ def test_a_missed_threshold_exits_with_1_unless_only_reported(capsys, tmp_path, 
     assert not (tmp_path / "student_A_validation.json").exists()
 
 
+def test_fewer_states_than_asked_for_are_told(capsys, tmp_path) -> None:
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(200, 8)))
+    given = ("--states-file", str(tmp_path / "rows.npy"), "--output-dir", str(tmp_path / "out"))
+    _, out, _ = run(capsys, "distill", *SMALL, *given, "--n-states", "900")
+    assert "rows.npy, 168 to train of 900 asked for, 32 held out" in out
+    _, out, _ = run(capsys, "distill", *SMALL, *given, "--n-states", "100")
+    assert "rows.npy, 100 to train, 32 held out" in out
+
+
+def test_a_network_from_elsewhere_without_an_environment_gets_a_hint(capsys, tmp_path) -> None:
+    spec = teacher_spec(4, 2, 20)
+    save_network(tmp_path / "own.pt", spec, initial_weights(spec, 0))
+    own = ("distill", "--parent-a-ckpt", str(tmp_path / "own.pt"), "--pair", "A", *SMALL[2:])
+    code, out, _ = run(capsys, *own, "--output-dir", str(tmp_path / "out"))
+    assert code == 0
+    assert "no environment is known, so states are drawn at random" in out
+    assert "give --env" in out
+    _, out, _ = run(capsys, *own, "--env", "CartPole-v1", "--output-dir", str(tmp_path / "out"))
+    assert "give --env" not in out
+    _, out, _ = run(capsys, "distill", *SMALL, "--output-dir", str(tmp_path / "random"))
+    assert "give --env" not in out
+
+
+@pytest.mark.parametrize("command", ["distill", "qat", "finetune", "validate-distillation"])
+def test_help_shows_ranges_that_exist(capsys, command) -> None:
+    _, out, _ = run(capsys, command, "--help")
+    assert "None]" not in " ".join(out.split())
+    assert command == "validate-distillation" or "x>0" in out
+
+
 def test_use_of_training_states_is_told(capsys, tmp_path, students) -> None:
     where = ("--checkpoint-dir", str(students), "--report-dir", str(tmp_path), "--pair", "A")
     _, out, _ = run(capsys, "validate-distillation", *where, "--use-training-states")
-    assert "these states were, or may have been, trained on" in out
+    assert "on 300 training states (training states of student_A)" in out
     assert "A network was trained on these rows" in (
         tmp_path / "distillation_validation_A.md"
     ).read_text(encoding="utf-8")
@@ -211,7 +243,9 @@ def test_flags_of_rollouts_play_the_environment(capsys, tmp_path) -> None:
     rollout = ("--sim-rollout", "--sim-rollout-episodes", "4", "--sim-rollout-max-steps", "6")
     seed = ("--rollout-base-seed", "9", "--max-relative-return-drop", "0")
     _, out, _ = run(capsys, "validate-distillation", *where, *rollout, *seed, "--report-only")
-    assert "mean return in 4 episodes: parent 6.0, student 6.0" in out
+    assert "  returns over 4 held-out episodes of CartPole-v1\n" in out
+    for name in ("parent", "student"):
+        assert f"    {name:<20}     6.0  6.0 to 6.0\n" in out
     rollout_report = json.loads((tmp_path / "student_A_validation.json").read_text())["rollout"]
     assert rollout_report == {
         "parent_mean_return": 6,

@@ -46,6 +46,7 @@ def test_quantize_writes_both_students_and_says_what_it_cost(capsys, stages, tmp
         assert f"student_{label}: 2192 -> 992 bytes, 3 linear layers in int8" in out
         report = json.loads((tmp_path / f"quantization_report_{label}.json").read_text())
         assert f"{report['comparison']['action_agreement']:.2%} of 400 held-out states" in out
+        assert f"wrote {tmp_path / f'quantization_report_{label}.json'}\n" in out
 
 
 def test_quantize_in_static_mode_writes_onnx(capsys, stages, tmp_path) -> None:
@@ -68,6 +69,8 @@ def test_qat_trains_a_by_default_and_compares_it_with_a_control(capsys, stages, 
     )
     assert (code, err) == (0, "")
     assert "trained without the codec, quantized" in out
+    assert "student A: 400 states to train (training states of student_A)" in out
+    assert f"wrote {tmp_path / 'qat_report_A.json'}\n" in out
     loaded = torch.load(tmp_path / "student_A_qat_int8.pt", weights_only=True)
     assert loaded["network.0.weight"].dtype == torch.int8
     config = json.loads((tmp_path / "qat_report_A.json").read_text())["qat_config"]
@@ -98,6 +101,37 @@ def test_validate_quantized_passes_and_says_that_the_flag_was_not_needed(
     assert report["fidelity"]["top_k_agreements"].keys() == {"3"}
 
 
+def test_validate_quantized_tells_each_check_and_why_there_are_no_returns(
+    capsys, stages, tmp_path
+) -> None:
+    where = ("--checkpoint-dir", stages / "quantized", "--pair", "A", "--report-dir", tmp_path)
+    _, out, _ = run(
+        capsys, "validate-quantized", *where, "--max-mean-q-error", "0", "--report-only"
+    )
+    report = json.loads((tmp_path / "quantization_validation_A.json").read_text())
+    assert report["checks"]
+    for check in report["checks"]:
+        (line,) = [line for line in out.splitlines() if line.startswith(f"  {check['name']} ")]
+        assert f" {check['value']:.4f} " in line
+        assert f"{check['limit']:g} " in line
+        assert ("failed" in line) != check["passed"]
+    low, high = report["fidelity"]["action_agreement_ci95"]
+    assert f"passed  95 % interval {low:.4f} to {high:.4f}\n" in out
+    assert "  no episode was played: no environment is known" in out
+
+
+def test_quantizing_a_network_whose_states_are_unknown_says_what_is_missing(
+    capsys, stages, tmp_path
+) -> None:
+    bare = tmp_path / "bare.pt"
+    bare.write_bytes((stages / "distillation" / "student_A.pt").read_bytes())
+    given = ("quantize", "--student-a-ckpt", bare, "--pair", "A", "--output-dir", tmp_path)
+    _, out, _ = run(capsys, *given)
+    assert "no states of it are known; give --states-file" in out
+    _, out, _ = run(capsys, *given, "--no-refit")
+    assert "--states-file" not in out
+
+
 def test_validate_quantized_exits_with_one_unless_it_only_reports(capsys, stages, tmp_path) -> None:
     arguments = (
         *("validate-quantized", "--quant-dir", stages / "quantized", "--report-dir", tmp_path),
@@ -105,7 +139,7 @@ def test_validate_quantized_exits_with_one_unless_it_only_reports(capsys, stages
     )
     code, out, _ = run(capsys, *arguments)
     assert code == 1
-    assert "quantized student A: failed: mean_q_error is" in out
+    assert "quantized student A: did not pass: mean_q_error is" in out
     code, _, _ = run(capsys, *arguments, "--report-only", "--top-k", "1", "2")
     assert code == 0
     report = json.loads((tmp_path / "quantization_validation_B.json").read_text())
@@ -123,7 +157,7 @@ def test_validate_quantized_exits_with_one_unless_it_only_reports(capsys, stages
         (["quantize", "--calibration-batches", "0"], "0 is not in the range x>=1"),
         (["qat"], "student A is not known"),
         (["qat", "--lr", "nan"], "nan is not a finite number"),
-        (["qat", "--lr", "0"], "learning_rate must be a positive number, not 0.0"),
+        (["qat", "--lr", "0"], "'--lr' / '--learning-rate': 0.0 is not in the range x>0"),
         (["qat", "--alpha", "2"], "2.0 is not in the range 0<=x<=1"),
         (["validate-quantized"], "quantized student A is not known"),
         (["validate-quantized", "--quant-dir", "none"], "none: expected student_A_int8.pt or"),

@@ -140,7 +140,7 @@ def test_a_copy_of_parents_that_are_one_network_passes(capsys, tmp_path, family)
     assert report["passed"]
     assert report["reason"] is None
     assert report["summary"]["oracle_agreement"] == 1
-    assert text.splitlines()[-4] == "passed"
+    assert text.splitlines()[0] == "child: passed"
 
 
 def test_training_states_are_used_only_when_asked_for_and_marked(capsys, tmp_path, family) -> None:
@@ -212,7 +212,13 @@ def test_all_play_where_the_environment_is_known(capsys, tmp_path) -> None:
     assert set(returns["roles"]) == {"parent_a", "parent_b", "child", "ensemble"}
     assert returns["roles"]["ensemble"]["members"] == ["parent_a", "parent_b"]
     assert returns["roles"]["child"]["episodes"] == 3
-    assert "mean return of child: " in text
+    child = returns["roles"]["child"]
+    low, high = child["ci95"]
+    assert f"    {'child':<20}  {child['mean']:>6.1f}  {low:.1f} to {high:.1f}\n" in text
+    checks = report_in(tmp_path)["checks"]
+    assert len(checks) == 8
+    for check in checks:
+        assert f"  {check['name']} " in text
     run(capsys, *flags[:-4], "--episodes", "0", "--report-dir", tmp_path)
     assert report_in(tmp_path)["returns"]["reason"] == "no episodes were asked for (--episodes 0)"
 
