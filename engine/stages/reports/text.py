@@ -87,14 +87,30 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
 
 def _metrics(report: Mapping[str, Any]) -> str:
     """Return the table of all metrics, and that of the summary where there is one."""
-    columns = comparisons(report)
+    columns = {label: _shown(metrics, report) for label, metrics in comparisons(report).items()}
     names = list(next(iter(columns.values())))
     rows = [[name, *(_text(metrics[name]) for metrics in columns.values())] for name in names]
+    rows = [row for row in rows if set(row[1:]) - {"-", ""}]  # what was not measured is left out
     table = _table(["metric", *columns], rows)
     if "summary" not in report:
         return table
     rows = [[name, _text(value)] for name, value in report["summary"].items()]
     return f"{table}\n\n{_table(['child and both parents', 'value'], rows)}"
+
+
+def _shown(metrics: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metrics without those that say nothing.
+
+    These are the settings of a throughput that was not measured, and top-k agreements with k of at
+    least the number of actions, which are always 1.
+    """
+    throughput = report.get("throughput", {})
+    hidden = set() if throughput.get("batch_size") else set(throughput)
+    shown = {name: value for name, value in metrics.items() if name not in hidden}
+    shown["top_k_agreements"] = {
+        k: share for k, share in metrics["top_k_agreements"].items() if int(k) < report["n_actions"]
+    }
+    return shown
 
 
 def _returns(returns: Mapping[str, Any] | None) -> list[str]:

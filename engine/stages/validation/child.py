@@ -80,6 +80,7 @@ def validate_child(
         "schema_version": SCHEMA_VERSION,
         "torch_version": str(torch.__version__),
         "states": about_states(states),
+        "n_actions": child.spec.n_actions,
         "model_paths": {},
         "model_formats": {},
         "comparisons": comparisons,

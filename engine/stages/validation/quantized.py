@@ -117,6 +117,7 @@ def validate_quantized(
         },
         "states": about_states(states),
         "thresholds": thresholds.to_dict(),
+        "n_actions": quantized.spec.n_actions,
     }
     if teacher is not None:
         report["fidelity_vs_teacher"] = _fidelity_to_teacher(values)

@@ -86,6 +86,7 @@ def validate_student(
     return {
         **metrics,
         "label_metrics": right,
+        "n_actions": student.spec.n_actions,
         "states": about_states(states),
         "runtime": RUNTIME,
         "thresholds": thresholds.to_dict(),

@@ -120,6 +120,19 @@ def test_child_has_a_column_for_each_comparison_and_a_summary() -> None:
     assert cells(text, "oracle_agreement") == ["1"]
 
 
+@pytest.mark.parametrize("make", [student_report, child_report, quantized_report])
+def test_what_was_not_measured_or_says_nothing_has_no_row(make: Any) -> None:
+    report = make()
+    text = markdown("x", report)
+    for name in ("timed_batches", "batch_size", "latency_ratio", "reference_inference_ms"):
+        assert f"| {name} |" not in text.split("## Metrics")[1]
+    assert report["n_actions"] == 4
+    assert "| top_k_agreements | 1: " in text or make is quantized_report
+    two = report | {"n_actions": 2}  # of two actions, two are always right
+    assert not re.search(r"top_k_agreements \|.* 2: ", markdown("x", two))
+    assert re.search(r"top_k_agreements \|.* 3: ", text)
+
+
 def test_returns_stand_with_their_intervals() -> None:
     text = markdown("x", student_report() | {"returns": RETURNS})
     assert cells(text, "child") == ["424.2", "[409.5, 439]", "130", "500", "0.38"]
