@@ -34,13 +34,16 @@ def test_the_documented_command_prints_and_writes_the_documented_table(capsys, t
         assert [f"{float(row[name]):.4f}" for name in names] == figures
         assert float(row["mean_time_ms"]) > 0
     assert [row[0] for row in printed] == ["random", "layer", "weighted"]
+    assert "random and layer are one child here: the documented seed draws" in out
 
 
 def test_other_sizes_and_seeds_give_other_figures(capsys) -> None:
     sizes = ("--input-dim", "3", "--output-dim", "2", "--hidden-size", "16", "--n-states", "50")
     code, first, _ = run(capsys, *sizes, "--n-repeats", "1")
-    _, other, _ = run(capsys, *sizes, "--n-repeats", "1", "--seed-b", "7", "--alpha", "0.9")
+    _, other, _ = run(capsys, *sizes, "--n-repeats", "1", "--seed-b", "7", "--alpha", "0.1")
     assert code == 0
+    assert "one child" in first
+    assert "one child" not in other
     assert first.splitlines()[3].split()[3:] != other.splitlines()[3].split()[3:]
 
 
