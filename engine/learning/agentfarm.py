@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,8 @@ DAMAGE = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
+    NotImplementedError,
     OverflowError,
     RecursionError,
     TypeError,
@@ -102,7 +105,9 @@ def read_pickled_module(path: Path) -> dict[str, Array]:
         with zipfile.ZipFile(path) as archive:
             name = _pickle_file(archive)
             folder = name.removesuffix(PICKLE_FILE)
-            module = _Unpickler(path, archive, folder, archive.read(name)).load()
+            content = archive.read(name)
+            _check_memo(content)
+            module = _Unpickler(path, archive, folder, content).load()
         if not isinstance(module, _StandIn):
             raise TeacherError(f"{path}: expected a pickled network, not {type(module).__name__}")
         return dict(_tensors(module, ""))
@@ -115,6 +120,13 @@ def _pickle_file(archive: zipfile.ZipFile) -> str:
         if name.endswith(PICKLE_FILE):
             return name
     raise ValueError(f"it holds no {PICKLE_FILE[1:]}")
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse a pickle that numbers its objects so high that room for them would fill the memory."""
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name.endswith("PUT") and number is not None and int(number) > len(content):
+            raise ValueError(f"an object has the number {number}")
 
 
 def _damaged(path: Path, error: Exception) -> TeacherError:
@@ -194,10 +206,22 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+def _sealed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function as an object that takes no state, as a pickle can set that of all else."""
+
+    class Sealed:
+        __slots__ = ()
+
+        def __call__(self, *arguments: Any) -> Any:
+            return function(*arguments)
+
+    return Sealed()
+
+
 FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_qtensor"): _dequantized,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _sealed(_tensor),
+    ("torch._utils", "_rebuild_qtensor"): _sealed(_dequantized),
+    ("torch._utils", "_rebuild_parameter"): _sealed(_parameter),
     ("collections", "OrderedDict"): OrderedDict,
     ("__builtin__", "set"): set,
     ("builtins", "set"): set,

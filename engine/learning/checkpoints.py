@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -58,6 +59,9 @@ LOAD_ERRORS = (
     LookupError,
     TypeError,
     ValueError,
+    AssertionError,
+    MemoryError,
+    struct.error,
 )
 
 
@@ -172,7 +176,7 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
             raise TeacherError(f"{path}: the file is truncated or damaged ({error})") from error
         if any(name.endswith("/constants.pkl") for name in names):
             raise TeacherError(f"{path}: this is a TorchScript program. {ADVICE}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.config import RunConfig
 from engine.errors import StatesError
 from engine.learning.fast_mlp import STATES_MULTIPLE
+from engine.learning.npy_files import NPY_DAMAGE
 from engine.learning.qnetwork import StackedQNetwork
 from engine.learning.teachers import Teacher
 from engine.playing.environments import TaskSpec
@@ -100,7 +101,7 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise StatesError(f"{path}: {expected}, but there is none") from error
-    except (OSError, ValueError) as error:
+    except NPY_DAMAGE as error:
         raise StatesError(f"{path}: {expected}, but it cannot be read: {error}") from error
     if array.dtype.kind != "f":
         raise StatesError(f"{path}: {expected}, not {array.dtype}")

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from engine.errors import TeacherError
+from engine.learning import agentfarm
 from engine.learning.agentfarm import read_pickled_module
 from engine.learning.checkpoints import load_network, read_checkpoint
 from populations.network import NetworkSpec
@@ -227,6 +228,31 @@ def rewritten(path, change):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries:
             archive.writestr(*change(name, content))
+
+
+def with_pickle(path, pickled):
+    """Put another pickle into an archive."""
+    rewritten(path, lambda name, old: (name, pickled if name.endswith("data.pkl") else old))
+
+
+@pytest.mark.parametrize("module", ["torch._utils", "collections", "farm.core.decision.base_dqn"])
+def test_a_pickle_cannot_change_what_stands_in_for_its_names(save, module):
+    name = {"torch._utils": "_rebuild_parameter", "collections": "OrderedDict"}.get(module)
+    path = save(dynamic(network()))
+    state = b"(N}X\x07\x00\x00\x00__doc__X\x04\x00\x00\x00evilst"  # (None, {name: value})
+    with_pickle(path, f"\x80\x02c{module}\n{name or 'BaseQNetwork'}\n".encode() + state + b"b.")
+    with pytest.raises(TeacherError, match="the file is truncated or damaged"):
+        read_pickled_module(path)
+    in_use = [*agentfarm.FUNCTIONS.values(), agentfarm._StandIn, agentfarm._parameter]
+    assert all(getattr(function, "__doc__", None) != "evil" for function in in_use)
+
+
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p99999999999\n"])
+def test_a_pickle_cannot_fill_the_memory_with_room_for_its_objects(save, put):
+    path = save(dynamic(network()))
+    with_pickle(path, b"\x80\x02}" + put + b".")
+    with pytest.raises(TeacherError, match=r"damaged \(an object has the number \d+\)"):
+        read_pickled_module(path)
 
 
 @pytest.mark.parametrize(

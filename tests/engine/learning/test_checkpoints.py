@@ -1,7 +1,9 @@
 """Files of real torch modules, and every way in which a file can be wrong."""
 
 import pickle
+import struct
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -263,6 +265,49 @@ def test_old_files_that_end_early_or_are_bare_pickles_are_refused(tmp_path):
         load_network(path)
     path.write_bytes(pickle.dumps({"a": 1}, protocol=2))
     with pytest.raises(TeacherError, match="truncated or damaged"):
+        load_network(path)
+
+
+OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # opens files before torch 1.6
+
+
+@pytest.mark.parametrize("allow_unsafe", [False, True])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2) + b"\x80\x02G\x00.",
+        pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2) + b"\x80\x02J\x00.",
+        pickle.dumps(1001, protocol=2)
+        + pickle.dumps({}, protocol=2)
+        + b"\x80\x02(X\x03\x00\x00\x00abcX\x01\x00\x00\x001tQ.",
+        pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2) + b"\x80\x02K\x01Q.",
+    ],
+)
+def test_old_files_with_damage_inside_are_refused(tmp_path, rest, allow_unsafe):
+    path = tmp_path / "teacher.pt"
+    path.write_bytes(OLD_MAGIC + rest)
+    with pytest.raises(TeacherError, match=r"teacher\.pt: the file is truncated or damaged"):
+        load_network(path, allow_unsafe)
+
+
+@pytest.mark.parametrize("error", [struct.error("x"), AssertionError(), MemoryError()])
+def test_whatever_torch_raises_for_damage_is_told_of_the_file(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    path = tmp_path / "teacher.pt"
+    save(path, state_dict())
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(TeacherError, match=r"teacher\.pt: the file is truncated or damaged"):
+        load_network(path)
+
+
+def test_names_inside_a_file_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "teacher.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/daté.pkl", b"")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xff"))
+    with pytest.raises(TeacherError, match=r"teacher\.pt: the file is truncated or damaged"):
         load_network(path)
 
 

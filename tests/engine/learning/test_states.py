@@ -145,6 +145,26 @@ def test_a_missing_truncated_or_packed_file_is_refused(tmp_path):
         load_states(path, 4)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"(70, 4)", b"(-7, 4)"),
+        (b"(70, 4), }", b"(70, 4),  "),
+        (b"{'descr'", b"(((((((("),
+        (b"(70, 4)", b"(7**99)"),
+        (b"'<f4'", b"'(((' "),
+    ],
+)
+def test_a_damaged_header_is_refused(tmp_path, change):
+    path = tmp_path / "states.npy"
+    np.save(path, GOOD)
+    content = path.read_bytes()
+    assert change[0] in content
+    path.write_bytes(content.replace(*change))
+    with pytest.raises(StatesError, match=r"states\.npy: .*but it cannot be read"):
+        load_states(path, 4)
+
+
 @given(st.integers(64, 5000), st.floats(0.001, 0.999), st.integers(0, 99))
 def test_split_is_disjoint_complete_and_repeatable(n_states, fraction, seed):
     train, validation = split_states(n_states, fraction, (seed, 10))

@@ -182,6 +182,8 @@ def test_other_rows_whose_file_is_gone_leave_it_unknown(tmp_path):
         lambda path: path.write_bytes(path.read_bytes()[:300]),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"hello"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"(100, 3)", b"(-10, 3)")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"3), }", b"3),  ")),
         lambda path: np.savez(path, train=numbered(5)),
         lambda path: np.savez(path, train=numbered(5), heldout=np.array([{}], dtype=object)),
         lambda path: np.savez(path, train=numbered(5), heldout=np.zeros(5)),
