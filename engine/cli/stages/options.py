@@ -115,14 +115,17 @@ def size_options(
 
 
 def states_options(
-    n_states: int | None = 1000, seed: int | None = 42, help: str = "Number of states."
+    n_states: int | None = 1000,
+    seed: int | None = 42,
+    source: str = "normally distributed ones",
+    help: str = "Number of states.",
 ) -> Decorator:
     """Add ``--states-file``, ``--n-states`` and ``--seed``."""
     return _all(
         click.option(
             "--states-file",
             type=FILE,
-            help="Float32 rows, (N, inputs), as .npy; default: normally distributed ones.",
+            help=f"Float32 rows, (N, inputs), as .npy; default: {source}.",
         ),
         _shown("--n-states", "n_states", n_states, COUNT, help),
         seed_option(seed),
@@ -177,7 +180,10 @@ def validator_options(report_directory: str) -> Decorator:
     """Add what all validators have: sizes, states, latency, unsafe files, reports."""
     return _all(
         size_options(None, None, None),
-        states_options(help="Most states to judge on, where no file is given."),
+        states_options(
+            source="those held out in training, or random ones",
+            help="Most states to judge on, where no file is given.",
+        ),
         training_states_option(),
         _shown("--latency-warmup", "latency_warmup", 5, COUNT_OR_ZERO, "Untimed forward passes."),
         _shown("--latency-repeats", "latency_repeats", 50, COUNT_OR_ZERO, "Timed ones; 0: none."),
