@@ -216,9 +216,7 @@ def test_a_pickled_module_whose_class_is_gone_is_not_called_damaged(tmp_path, mo
     home.TheirNet = theirs
     monkeypatch.setitem(sys.modules, home.__name__, home)
     torch.save(theirs(4, 2), tmp_path / "theirs.pt")
-    expected = (
-        r"theirs\.pt: loading this file needs gone_home\.TheirNet, which is not here"
-    )
+    expected = r"theirs\.pt: loading this file needs gone_home\.TheirNet, which is not here"
     del home.TheirNet
     with pytest.raises(TeacherError, match=expected):
         load_network(tmp_path / "theirs.pt", allow_unsafe=True)
