@@ -17,6 +17,7 @@ from engine.errors import StageError
 from engine.learning.checkpoints import read_checkpoint, save_int8, save_network
 from engine.stages.networks import Network
 from engine.stages.reports.files import write_json
+from engine.stages.sidecar_fields import fault_in
 from engine.versions import versions
 from populations.genome import Genome
 from populations.network import NetworkSpec
@@ -245,11 +246,9 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
             f"{file}: expected schema_version {SCHEMA_VERSION}, not "
             f"{content.get('schema_version')!r}; read it with the version of cultivar that wrote it"
         )
-    if not _is_well_formed(content):
-        raise StageError(
-            f"{file}: expected sources, states and environment as cultivar writes them; it was "
-            "changed: remove it, or write both files again"
-        )
+    fault = fault_in(content)
+    if fault is not None:
+        raise StageError(f"{file}: {fault}; it was changed: remove it, or write both files again")
     if content.get("sha256") != digest:
         raise StageError(
             f"{file}: belongs to a file with SHA-256 {content.get('sha256')}, but {path.name} has "

@@ -20,6 +20,8 @@ SYNTHETIC = "synthetic"
 STATES_FILE = "states.npz"
 MIN_HELDOUT = 32
 MIN_ROWS = 2
+LARGEST_N_STATES = 10_000_000
+"""Most rows that are drawn: far more than a small network can learn from."""
 # Streams of one seed that share no number with ``default_rng(seed)`` or with each other.
 HELDOUT_STREAM, SPLIT_STREAM, CHOICE_STREAM = 1, 2, 3
 
@@ -216,7 +218,7 @@ def recorded_states(record: Mapping[str, Any], directory: Path, part: str) -> St
 def _drawn_again(record: Mapping[str, Any], part: str) -> States | None:
     n, n_inputs, seed = (record.get(name) for name in (f"n_{part}", "n_inputs", "seed"))
     numbers = [number for number in (n, n_inputs, seed) if type(number) is int and number >= 0]
-    if record.get("source") != SYNTHETIC or len(numbers) < 3:
+    if record.get("source") != SYNTHETIC or len(numbers) < 3 or numbers[0] > LARGEST_N_STATES:
         return None
     return (synthetic_states if part == "train" else synthetic_heldout)(*numbers)
 
