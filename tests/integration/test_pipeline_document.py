@@ -266,9 +266,8 @@ def the_canonical_run_reports_the_returns_of_every_network(done: Done) -> None:
     better = max(returns[name]["mean"] for name in ("parent_A", "parent_B"))
     assert math.isclose(report["child_return_share"], returns["child"]["mean"] / better)
     assert report["passed"] == (report["distillation_passed"] and report["recombination_passed"])
-    folder = done.folder / "checkpoints/issue8_run"
     for letter, file in re.findall(r"--parent-(\w)-ckpt (\S+)", done.line):
-        recorded = folder / report["artifacts"][f"parent_{letter.upper()}"]
+        recorded = done.folder / report["artifacts"][f"parent_{letter.upper()}"]
         assert recorded.resolve() == (done.folder / file).resolve()
 
 

@@ -9,6 +9,7 @@ import click
 
 from engine.cli.stages.options import COUNT, FILE, labels, pair_option
 from engine.cli.stages.parent_options import parent_options
+from engine.cli.stages.wrapping import say
 from engine.stages.cartpole.parent_settings import ParentSettings
 
 
@@ -38,8 +39,8 @@ def train_cartpole_parents(
     from engine.stages.cartpole.parents import train_parents  # imports torch
 
     settings = dataclasses.replace(parents, labels=labels(pair), eval_episodes=eval_episodes)
-    for parent in train_parents(settings, output_dir, click.echo):
-        click.echo(
+    for parent in train_parents(settings, output_dir, say):
+        say(
             f"wrote {output_dir / parent.name}.pt, {parent.name}_int8.pt and "
             f"replay_states_{parent.label}.npy ({len(parent.replay_states):,} states)"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.outcome import returns_lines
-from engine.cli.stages.parent_options import parent_options
+from engine.cli.stages.parent_options import asked_training, parent_options
+from engine.cli.stages.wrapping import say
+from engine.errors import RunInterruptedError
 from engine.stages.cartpole.limits import ChildLimits, StudentLimits
 from engine.stages.cartpole.parent_settings import ParentSettings
 
@@ -107,7 +110,7 @@ def _common_options(n_states: int, finetune_lr: float, directory: str) -> Decora
 @click.option(
     "--max-distill-kl",
     type=Number(min=0),
-    default=StudentLimits.max_kl_divergence,
+    default=StudentLimits.max_distill_kl,
     help="Greatest T^2 KL divergence of a student at the temperature of the distillation.",
 )
 @threshold_options(ChildLimits)
@@ -159,7 +162,8 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
         report_only=given["report_only"],
         flags=_flags(),
     )
-    run = run_dual_teacher(given["output_dir"], settings, click.echo)
+    with _reusable_when_stopped(given["force_train"]):
+        run = run_dual_teacher(given["output_dir"], settings, say)
     _tell_summary(run.report, run.report["checks_passed"], run.path)
     return finish(run.passed)
 
@@ -200,9 +204,22 @@ def cartpole_recombination(parents: ParentSettings, thresholds: ChildLimits, **g
         episodes=given["n_episodes"],
         flags=_flags(),
     )
-    report = run_cartpole_recombination(given["output_dir"], settings, click.echo)
+    with _reusable_when_stopped(given["force_train"]):
+        report = run_cartpole_recombination(given["output_dir"], settings, say)
     _tell_summary(report, report["passed"], given["output_dir"] / "recombination_validation.json")
     return finish(report["passed"], given["report_only"])
+
+
+@contextlib.contextmanager
+def _reusable_when_stopped(is_forced: bool) -> Iterator[None]:
+    """Tell who stops a run what to do next."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = "start the same command again" + (" without --force-train" if is_forced else "")
+        raise RunInterruptedError(
+            f"stopped; {again}: parents that are finished are reused"
+        ) from None
 
 
 def _pair(training: ParentSettings, given: Mapping[str, Any]) -> PairChoice:
@@ -212,6 +229,7 @@ def _pair(training: ParentSettings, given: Mapping[str, Any]) -> PairChoice:
     return PairChoice(
         files={label: path for label, path in files.items() if path is not None},
         training=dataclasses.replace(training, eval_episodes=given["n_episodes"]),
+        asked=asked_training(),
         force_train=given["force_train"],
         allow_unsafe=given["allow_unsafe_unpickle"],
     )
@@ -239,6 +257,13 @@ def _tell_summary(report: Mapping[str, Any], is_kept: bool, path: Path) -> None:
     """Tell the returns of all networks, the verdict, and where the report is."""
     for line in returns_lines(report["returns"]):
         click.echo(line)
-    click.echo("passed" if is_kept else f"did not pass: {report['reason']}")
-    click.echo(f"report: {path}")
+    if "crossing" in report:
+        say(report["crossing"])
+    if not is_kept:
+        say(f"did not pass: {report['reason']}")
+    else:
+        say("every limit is kept, but see the warnings" if report["warnings"] else "passed")
+    for warning in report["warnings"]:
+        say(f"warning: {warning}")
+    say(f"report: {path}")
     click.echo(f"CPU: {report['timing']['cpu_s']:.1f} s")

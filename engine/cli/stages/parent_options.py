@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.cli.stages.options import COUNT, SEED, SHARE, Decorator, F, Number
 from engine.stages.cartpole.parent_settings import ParentSettings
+
+if TYPE_CHECKING:
+    from engine.stages.cartpole.asked_training import AskedTraining
 
 # What a DQN trainer needs and PQN has not: by option, why a number given for it changes nothing.
 WITHOUT_MEANING = {
@@ -104,6 +107,24 @@ NAMES = (
     "log_every",
     "device",
 )
+
+
+def asked_training() -> AskedTraining:
+    """Return the flags of the training of the running command, and which the user gave."""
+    from engine.stages.cartpole.asked_training import AskedTraining  # imports torch
+
+    context = click.get_current_context()
+    flags = {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in NAMES
+    }
+    given = [
+        name
+        for name in flags
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    ]
+    return AskedTraining(flags, given)
 
 
 def _option(flag: str, argument: str, kind: click.ParamType[Any], help: str) -> Decorator:

@@ -9,11 +9,6 @@ from engine.stages.cartpole.limits import ChildLimits
 from engine.stages.recombination.family_validation import Found, Judging, validate_family
 from engine.stages.state_sets import States
 
-SEEN_BY_PARENTS = (
-    "held out before anything was made of the parents, which may have seen some of these states "
-    "while they learned to play"
-)
-
 
 def child_report(
     found: Found,
@@ -45,9 +40,4 @@ def child_report(
         episodes=0,
     )
     report = validate_family(found, judging)
-    notes = filter(None, (SEEN_BY_PARENTS, report["states"]["note"]))
-    return {
-        **report,
-        "states": report["states"] | {"note": "; ".join(notes)},
-        "returns": returns,
-    }
+    return {**report, "returns": returns}

@@ -28,6 +28,7 @@ from engine.stages.recombination.finetuning_run import TUNED, Crossover, Family,
 from engine.stages.roles import Role, load_role
 from engine.stages.state_sets import STATES_FILE, StateSet, choose
 from engine.stages.stopwatch import Stopwatch
+from engine.stages.validation.fidelity import compare
 
 N_STAGES = 6
 RAW = "child_crossover.pt"
@@ -43,6 +44,9 @@ ARTIFACTS = (
     STATES_FILE,
 )
 """Names of the files that every run writes, besides reports."""
+
+GOOD_INT8 = 0.9
+"""Below this agreement with the float network, quantization-aware training may be worth it."""
 
 Tell = Callable[[str], None]
 
@@ -181,12 +185,16 @@ def make_networks(
     _begin(2, "distill", watch, tell)
     teachers = {label: parent.role for label, parent in parents.items()}
     students = distill(directory, teachers, states, settings.distillation, ENVIRONMENT)
+    for label, student in students.items():
+        tell(f"student {label}: acts as parent {label} in {_share(student.heldout)}")
     _begin(3, "quantize", watch, tell)
     ptq, n_heldout = PtqConfig(seed=seed), len(states.heldout)
     quantized = {
         label: quantize_role(student.role, directory, ptq, n_heldout)
         for label, student in students.items()
     }
+    for label, made in quantized.items():
+        _tell_quantized(f"student {label} as int8", made, tell)
     _begin(4, "crossover", watch, tell)
     a, b = (quantized[label].role for label in LABELS)
     names = (f"student A ({a.path})", f"student B ({b.path})")
@@ -194,6 +202,7 @@ def make_networks(
         a.network, b.network, **asdict(settings.crossover), states=states.train, names=names
     )
     raw = Network(a.network.spec, crossed)
+    tell(_child_line("raw child", raw, teachers, states))
     _begin(5, "fine-tune towards both parents", watch, tell)
     tuning = Tuning(
         (teachers["A"].network, teachers["B"].network),
@@ -219,6 +228,14 @@ def make_networks(
         RAW,
     )
     child = load_role("child_finetuned", directory / TUNED)
+    variant, n_tried = tuned[CHILD].variant, len(tuned[CHILD].tried)
+    tell(
+        f"kept of {n_tried} variant{'s'[: n_tried > 1]}: temperature {variant.temperature:g}, "
+        f"share of parent A {variant.weight_a:g}"
+    )
+    tell(_child_line("child", child.network, teachers, states))
+    child_int8 = quantize_role(child, directory, ptq, n_heldout)
+    _tell_quantized("child as int8", child_int8, tell)
     return DualTeacherNetworks(
         parents=parents,
         states=states,
@@ -226,7 +243,7 @@ def make_networks(
         quantized=quantized,
         raw=load_role("child_crossover", directory / RAW),
         child=child,
-        child_int8=quantize_role(child, directory, ptq, n_heldout),
+        child_int8=child_int8,
         tuned=tuned,
         tuning=tuning,
     )
@@ -235,3 +252,24 @@ def make_networks(
 def _begin(number: int, name: str, watch: Stopwatch, tell: Tell) -> None:
     watch.begin(name)
     tell(f"stage {number} of {N_STAGES}: {name}")
+
+
+def _share(comparison: Mapping[str, Any]) -> str:
+    return f"{comparison['action_agreement']:.1%} of held-out states"
+
+
+def _child_line(name: str, child: Network, teachers: Mapping[str, Role], states: StateSet) -> str:
+    """Return in words how often a child does what each parent does."""
+    values = child.q_values(states.heldout)
+    shares = (
+        f"{compare(teacher.network.q_values(states.heldout), values)['action_agreement']:.1%}"
+        for teacher in teachers.values()
+    )
+    return f"{name}: acts as parents A and B in {' and '.join(shares)} of held-out states"
+
+
+def _tell_quantized(name: str, made: Quantized, tell: Tell) -> None:
+    comparison = made.report["comparison"]
+    tell(f"{name}: acts as in float in {_share(comparison)}")
+    if comparison["action_agreement"] < GOOD_INT8:
+        tell(f"note: that is below {GOOD_INT8:.0%}; 'cultivar qat' may keep more")

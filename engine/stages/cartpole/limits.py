@@ -13,7 +13,7 @@ class StudentLimits(Thresholds):
 
     min_action_agreement: float = 0.80
     """Least share of states with the same best action."""
-    max_kl_divergence: float = 1.0
+    max_distill_kl: float = 1.0
     """Greatest ``T^2 KL(teacher || student)`` at the temperature T of the distillation."""
 
 

@@ -53,7 +53,8 @@ def states_of_parents(
 
     Without a file, what both parents saw while they learned is merged and put into a random order,
     ``default_rng(seed).permutation``. The first ``n_states`` rows are trained on, as documented; as
-    many that follow are held out. A parent whose states are not known plays for some.
+    many that follow, or as there are, are held out. Where these are less than a tenth, a tenth of
+    all rows is held out. A parent whose states are not known plays for some.
 
     Args:
         parents: By label.
@@ -72,7 +73,12 @@ def states_of_parents(
         rows = np.concatenate([part for part, _ in parts])
         source = f"{ENVIRONMENT}: {', '.join(name for _, name in parts)}"
         chosen = _in_documented_order(rows, n_states, seed, source)
-    tell(f"states: {len(chosen.train)} to train on, {len(chosen.heldout)} held out")
+        if len(chosen.train) < n_states:
+            tell(
+                f"note: --n-states asks for {n_states:,} states, but the parents saw only "
+                f"{len(rows):,}"
+            )
+    tell(f"states: {len(chosen.train):,} to train on, {len(chosen.heldout):,} held out")
     return chosen
 
 

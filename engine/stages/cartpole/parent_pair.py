@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,15 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.errors import StageError
+from engine.stages.cartpole.asked_training import (
+    HIDDEN,
+    AskedTraining,
+    check_asked,
+    settings_of,
+)
 from engine.stages.cartpole.parent_settings import LABELS, ParentSettings
 from engine.stages.cartpole.parents import train_parents
+from engine.stages.networks import teacher_spec
 from engine.stages.roles import Role, load_role
 from engine.stages.validation.role_checks import check_roles, non_finite_tensor
 
@@ -28,12 +36,15 @@ class PairChoice:
         files: The file of a parent by label, ``A`` or ``B``; the others are those of the folder
             of the run, or are trained.
         training: How parents are trained.
+        asked: Which settings of the training the user gave, and their flags. A width that was not
+            given is that of a parent which is there.
         force_train: Whether parents of the folder are trained again.
         allow_unsafe: Whether files may run code while they are loaded.
     """
 
     files: Mapping[str, Path] = field(default_factory=dict)
     training: ParentSettings = field(default_factory=ParentSettings)
+    asked: AskedTraining = field(default_factory=AskedTraining)
     force_train: bool = False
     allow_unsafe: bool = False
 
@@ -50,14 +61,16 @@ class Parent:
     role: Role
     origin: Origin
 
-    def record(self, directory: Path) -> dict[str, Any]:
-        """Return what a report in ``directory`` tells of it."""
+    def record(self) -> dict[str, Any]:
+        """Return what a report tells of it; ``settings`` has what is known of its training."""
         return {
             "origin": self.origin,
-            **self.role.source(directory),
+            "path": str(self.role.path),
+            "sha256": self.role.sha256,
             "format": self.role.format,
             "n_parameters": self.role.network.n_parameters,
             "seed": self.role.sidecar.get("seed"),
+            "settings": settings_of(self.role),
             "needed_unsafe_unpickle": self.role.unsafe,
         }
 
@@ -78,7 +91,7 @@ def find_parents(
 
     Raises:
         StageError: A parent does not play CartPole, holds NaN, is of another architecture than
-            the other one, or its file would be overwritten.
+            the other one, was trained otherwise than the user asks, or would be overwritten.
         TeacherError: A file is missing, damaged, unsafe, or holds no network.
     """
     origins: dict[str, Origin] = {}
@@ -87,31 +100,73 @@ def find_parents(
         origins[label] = "given" if label in choice.files else "reused" if is_there else "trained"
     trained = [label for label in LABELS if origins[label] == "trained"]
     _check_not_overwritten(directory, choice, [*written, *_files_of(trained)])
-    given = {
-        label: load_role(f"parent_{label}", choice.files[label], choice.allow_unsafe)
-        for label in LABELS
-        if origins[label] == "given"
-    }
-    for role in given.values():
-        _check(role)  # before time is spent on training
+    there = {}
+    for label in LABELS:  # all of this before time is spent on training
+        if origins[label] != "trained":
+            path = choice.files.get(label, directory / f"parent_{label}.pt")
+            there[label] = load_role(f"parent_{label}", path, choice.allow_unsafe)
+            _check(there[label])
+            _check_training(there[label], label, origins, choice, tell)
+    _check_same_architecture(list(there.values()))
     if trained:
-        settings = dataclasses.replace(choice.training, labels=tuple(trained))
+        settings = _training(choice, tuple(trained), list(there.values()))
         train_parents(settings, directory, tell)
     parents = {}
     for label in LABELS:
         path = directory / f"parent_{label}.pt"
-        role = given.get(label) or load_role(f"parent_{label}", path, choice.allow_unsafe)
-        _check(role)
+        role = there.get(label) or load_role(f"parent_{label}", path)
         parents[label] = Parent(role, origins[label])
         tell(f"parent {label}: {_described(parents[label], choice.training.seed_of(label))}")
-    a, b = (parents[label].role for label in LABELS)
-    if a.network.spec.hidden != b.network.spec.hidden or a.network.spec.norm != b.network.spec.norm:
-        raise StageError(
-            f"{a.path} has hidden layers of {a.network.spec.hidden} and {b.path} of "
-            f"{b.network.spec.hidden}; networks are crossed only if they have one architecture, "
-            "so give parents of the same --hidden-size"
-        )
     return parents
+
+
+def _check_training(
+    role: Role,
+    label: str,
+    origins: Mapping[str, Origin],
+    choice: PairChoice,
+    tell: Callable[[str], None],
+) -> None:
+    """Refuse flags that contradict a parent, and tell of those of which nothing is known."""
+    is_given, trains_other = origins[label] == "given", "trained" in origins.values()
+    unknown = check_asked(role, label, is_given, trains_other, choice.training, choice.asked)
+    if unknown:
+        tell(
+            f"note: {', '.join(unknown)} changes nothing: parent {label} is {origins[label]}, and "
+            f"how it was trained is not recorded beside {role.path}"
+        )
+
+
+def _training(choice: PairChoice, labels: tuple[str, ...], there: Sequence[Role]) -> ParentSettings:
+    """Return the settings of the parents that are trained, to fit the one that is there.
+
+    Raises:
+        StageError: None of the parents trained here fits it.
+    """
+    settings = dataclasses.replace(choice.training, labels=labels)
+    for role in there:
+        spec = role.network.spec
+        if HIDDEN not in choice.asked.given:
+            settings = dataclasses.replace(settings, hidden=spec.hidden[0])
+        ours = teacher_spec(N_INPUTS, N_ACTIONS, settings.hidden)
+        if (spec.hidden, spec.norm) != (ours.hidden, ours.norm):
+            raise StageError(
+                f"{role.path} has hidden layers of {spec.hidden}, norm {spec.norm}; parents "
+                "trained here have two layers of one width with layer norms, and both must have "
+                "one architecture, so give the other parent, too"
+            )
+    return settings
+
+
+def _check_same_architecture(roles: Sequence[Role]) -> None:
+    for a, b in itertools.pairwise(roles):
+        one, other = a.network.spec, b.network.spec
+        if (one.hidden, one.norm) != (other.hidden, other.norm):
+            raise StageError(
+                f"{a.path} has hidden layers of {one.hidden} and {b.path} of {other.hidden}; "
+                "networks are crossed only if they have one architecture, so give parents of the "
+                "same --hidden-size"
+            )
 
 
 def _files_of(trained: Collection[str]) -> list[str]:

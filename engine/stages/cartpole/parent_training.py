@@ -182,7 +182,7 @@ def _tell_progress(
     tell(
         f"parent_{label}: {diary.n_visited:,} of {settings.episodes * STEPS_PER_EPISODE:,} steps, "
         f"{len(diary.returns):,} episodes"
-        + ("" if recent is None else f", mean return of the last {RECENT} {recent:.1f}")
+        + ("" if recent is None else f", mean of the last {RECENT}: {recent:.1f}")
     )
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.stages.cartpole.child_report import child_report
+from engine.stages.cartpole.findings import warnings
 from engine.stages.cartpole.limits import ChildLimits
 from engine.stages.cartpole.pair_states import check_states_file, states_of_parents
 from engine.stages.cartpole.parent_pair import PairChoice, find_parents
 from engine.stages.cartpole.parent_settings import ENVIRONMENT
+from engine.stages.cartpole.run_config import config_record
 from engine.stages.recombination.family_validation import Found, write_validation
 from engine.stages.recombination.finetuning_config import FineTuningConfig
 from engine.stages.recombination.finetuning_run import TUNED, Crossover, Family, finetune_child
@@ -101,12 +103,8 @@ def run_cartpole_recombination(
         "child_crossover": load_role("child_crossover", directory / RAW),
         "child": load_role("child_finetuned", directory / TUNED),
     }
-    returns = play_roles(
-        {name: role.network for name, role in players.items()},
-        ENVIRONMENT,
-        settings.episodes,
-        ensemble=PARENTS,
-    )
+    networks = {name: role.network for name, role in players.items()}
+    returns = play_roles(networks, ENVIRONMENT, settings.episodes, ensemble=PARENTS)
     report = child_report(
         Found(a, b, players["child"]),
         states.heldout,
@@ -116,12 +114,9 @@ def run_cartpole_recombination(
         settings.include_parent_baseline,
     )
     report |= {
-        "config": {
-            **settings.flags,
-            "allow_unsafe_unpickle": settings.parents.allow_unsafe,
-            "unsafe_unpickle_needed_by": [name for name, role in players.items() if role.unsafe],
-        },
-        "parents": {label: parent.record(directory) for label, parent in parents.items()},
+        "config": config_record(settings.flags, settings.parents, parents, players),
+        "parents": {label: parent.record() for label, parent in parents.items()},
+        "warnings": warnings(networks, states.heldout, returns),
         "timing": watch.record(),
     }
     write_validation(directory, report)

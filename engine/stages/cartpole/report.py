@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.stages.cartpole.child_report import SEEN_BY_PARENTS, child_report
+from engine.stages.cartpole.child_report import child_report
 from engine.stages.cartpole.dual_teacher import (
     REPORT,
     DualTeacherNetworks,
@@ -17,8 +16,10 @@ from engine.stages.cartpole.dual_teacher import (
     Tell,
     make_networks,
 )
+from engine.stages.cartpole.findings import crossing, warnings
 from engine.stages.cartpole.limits import StudentLimits
 from engine.stages.cartpole.parent_settings import ENVIRONMENT, LABELS
+from engine.stages.cartpole.run_config import config_record
 from engine.stages.cartpole.tuning import scaled_kl
 from engine.stages.distillation.pair_validation import Episodes, Evaluation, Pair, validate_pair
 from engine.stages.recombination.family_validation import Found, write_validation
@@ -101,7 +102,7 @@ def _student_report(
     temperature = settings.distillation.temperature
     divergence = scaled_kl(values["teacher"], values["student"], temperature)
     limits: StudentLimits = settings.student_limits
-    checks = limits.checks({**report, "kl_divergence": divergence})
+    checks = limits.checks({**report, "kl_at_distillation_temperature": divergence})
     verdict = verdict_on(checks, unusable(roles, values))
     del report["returns"], report["rollout"], report["batch_validation_passed"]
     return {
@@ -112,7 +113,6 @@ def _student_report(
         "cosine_similarity": report["mean_cosine_similarity"],
         "kl_at_distillation_temperature": divergence,
         "distillation_temperature": temperature,
-        "states": report["states"] | {"note": SEEN_BY_PARENTS},
         "thresholds": limits.to_dict(),
         **verdict,
     }
@@ -137,21 +137,16 @@ def _pipeline_report(
     failed = [
         reason for reason, verdict in zip(reasons, verdicts, strict=True) if not verdict["passed"]
     ]
-    needed = [name for name, role in made.roles.items() if role.unsafe]
     return {
         "pipeline": "dual_teacher_cartpole",
         "issue": "Dooders/AgentFarm#8",
         "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": versions(*DISTRIBUTIONS),
-        "config": {
-            **settings.flags,
-            "allow_unsafe_unpickle": settings.parents.allow_unsafe,
-            "unsafe_unpickle_needed_by": needed,
-        },
+        "config": config_record(settings.flags, settings.parents, made.parents, made.roles),
         "artifacts": _artifacts(directory, made),
         "states": made.states.record(),
         "stages": {
-            "parents": {label: parent.record(directory) for label, parent in made.parents.items()},
+            "parents": {label: parent.record() for label, parent in made.parents.items()},
             **{f"distillation_{label}": _distillation(made, label) for label in LABELS},
             **{f"quantization_{label}": made.quantized[label].report for label in LABELS},
             "quantization_child": made.child_int8.report,
@@ -162,6 +157,8 @@ def _pipeline_report(
             },
         },
         "returns": returns,
+        "crossing": crossing(returns),
+        "warnings": warnings(made.players, made.states.heldout, returns),
         "child_return_share": _share(returns, "child"),
         "child_int8_return_share": _share(returns, "child_int8"),
         "distillation_passed": distillation_passed,
@@ -173,18 +170,14 @@ def _pipeline_report(
 
 
 def _artifacts(directory: Path, made: DualTeacherNetworks) -> dict[str, str]:
-    """Return the paths of all files, from the folder of the report."""
+    """Return the paths of all files, from the working folder like all paths in reports."""
     paths = {name: role.path for name, role in made.roles.items() if role.path is not None}
     for label in LABELS:
         paths[f"distillation_report_{label}"] = directory / f"distillation_report_{label}.json"
         paths[f"quantization_report_{label}"] = directory / f"quantization_report_{label}.json"
     paths["quantization_report_child"] = directory / "quantization_report_finetuned.json"
     paths["recombination_validation"] = directory / "recombination_validation.json"
-    start = directory.resolve()
-    return {
-        name: Path(os.path.relpath(path.resolve(), start)).as_posix()
-        for name, path in paths.items()
-    }
+    return {name: str(path) for name, path in paths.items()}
 
 
 def _distillation(made: DualTeacherNetworks, label: str) -> dict[str, Any]:

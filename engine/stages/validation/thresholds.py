@@ -64,6 +64,7 @@ _LIMITS: dict[str, tuple[str, tuple[float, float, bool]]] = {
     "min_robustness_action_agreement": ("robustness_action_agreement", _SHARE),
     "min_cosine_similarity": ("mean_cosine_similarity", _COSINE),
     "max_kl_divergence": ("kl_divergence", _NOT_NEGATIVE),
+    "max_distill_kl": ("kl_at_distillation_temperature", _NOT_NEGATIVE),
     "max_mse": ("centered_mse", _NOT_NEGATIVE),
     "max_mae": ("mae", _NOT_NEGATIVE),
     "max_mean_q_error": ("mean_q_error", _NOT_NEGATIVE),

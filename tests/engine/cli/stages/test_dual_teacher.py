@@ -14,9 +14,10 @@ from engine.learning.checkpoints import load_network
 from engine.stages.networks import Network
 from engine.stages.validation.returns import play_roles
 
-TRAIN = ("--train-episodes", "2", "--hidden-size", "32", "--episodes", "3")
-DUAL = (*TRAIN, "--distill-epochs", "2", "--finetune-epochs", "1", "--selection-episodes", "2")
-SMALL = (*DUAL, "--n-states", "300")
+TRAIN = ("--train-episodes", "2", "--hidden-size", "32")
+STAGES = ("--distill-epochs", "2", "--finetune-epochs", "1", "--selection-episodes", "2")
+LATER = (*STAGES, "--episodes", "3", "--n-states", "300")
+SMALL = (*TRAIN, *LATER)
 DOCUMENTED = """
     parent_A.pt parent_B.pt student_A.pt student_B.pt student_A_int8.pt student_B_int8.pt
     child_crossover.pt child_finetuned.pt child_finetuned_int8.pt distillation_report_A.json
@@ -89,7 +90,7 @@ def test_the_report_tells_every_flag_and_what_came_of_it(folder) -> None:
         "recombination_validation",
     }
     for path in report["artifacts"].values():
-        assert (folder / "run" / path).is_file()
+        assert (folder / path).is_file()
     assert report["passed"] is True
     assert report["checks_passed"] == (
         report["distillation_passed"] and report["recombination_passed"]
@@ -118,9 +119,7 @@ def test_networks_are_judged_on_states_that_nothing_was_trained_on(folder) -> No
 def test_the_returns_are_those_of_the_files(folder) -> None:
     report = read(folder / "run" / "pipeline_report.json")
     files = ("parent_A", "student_B_int8", "child_crossover", "child", "child_int8")
-    roles = {
-        name: Network(*load_network(folder / "run" / report["artifacts"][name])) for name in files
-    }
+    roles = {name: Network(*load_network(folder / report["artifacts"][name])) for name in files}
     again = play_roles(roles, "CartPole-v1", 3)["roles"]
     played = report["returns"]["roles"]
     assert {name: played[name] for name in files} == again
@@ -171,13 +170,18 @@ def test_parents_that_are_given_are_used_in_the_same_folder_and_kept(
         paths = [f"other/parent_{label}{suffix}.pt" for label in "AB"]
         given = ("--parent-a-ckpt", paths[0], "--parent-b-ckpt", paths[1])
         code, out, _ = run(
-            capsys, "dual-teacher-cartpole", *given, *SMALL, *flags, "--output-dir", "run"
+            capsys, "dual-teacher-cartpole", *given, *LATER, *flags, "--output-dir", "run"
         )
         report = read(Path("run/pipeline_report.json"))
         assert code == (0 if report["passed"] else 1)
         assert f"parent A: given, {paths[0]}" in out
-        assert report["artifacts"]["parent_A"] == f"../{paths[0]}"
+        assert report["artifacts"]["parent_A"] == paths[0]
         assert report["stages"]["parents"]["A"]["seed"] == 5
+        about = report["config"]["parents"]["A"]
+        assert (about["origin"], about["path"]) == ("given", paths[0])
+        assert (about["settings"]["seed"], about["settings"]["hidden"]) == (5, 16)
+        assert (report["config"]["seed_a"], report["config"]["hidden_size"]) == (5, 16)
+        assert report["config"]["train_lr"] == 1e-3
         assert report["config"]["allow_unsafe_unpickle"] == bool(flags)
         assert report["config"]["unsafe_unpickle_needed_by"] == []
         assert {p.name: p.read_bytes() for p in Path("run").glob("parent_*")} == before
@@ -197,7 +201,7 @@ def test_a_limit_that_is_missed_ends_with_1_unless_only_a_report_is_wanted(
     assert (code, report["passed"], report["checks_passed"]) == (1, False, False)
     assert "child: child_vs_parent_a.centered_mse is" in report["reason"]
     assert "student A: action_agreement is" in report["reason"]
-    assert f"did not pass: {report['reason']}" in out
+    assert f"did not pass: {report['reason']}" in " ".join(out.split())
     code, *_ = run(capsys, "dual-teacher-cartpole", *SMALL, *strict, "--report-only")
     report = read(Path("run/pipeline_report.json"))
     assert (code, report["passed"], report["checks_passed"]) == (0, True, False)
@@ -244,3 +248,64 @@ def test_the_demo_writes_its_files_and_judges_the_child(folder, tmp_path, capsys
     more = (*strict, "--report-only", "--include-parent-baseline")
     assert run(capsys, "cartpole-recombination", *small, *out_dir, *more)[0] == 0
     assert len(read(tmp_path / "recombination_validation.json")["comparisons"]) == 3
+
+
+def test_flags_that_parents_of_the_folder_contradict_are_refused(
+    folder, tmp_path, capsys, monkeypatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "run" / "pipeline_report.json").read_bytes()
+    asked = ("--seed-a", "7", "--hidden-size", "64", "--train-episodes", "2")
+    for command in ("dual-teacher-cartpole", "cartpole-recombination"):
+        code, _, err = run(capsys, command, *asked, "--output-dir", "run")
+        assert code == 2
+        assert (
+            "parent A was trained with --seed-a 42 and --hidden-size 32, not 7 and 64; leave out "
+            "what differs, or train anew with --force-train, or choose another --output-dir"
+        ) in err
+    assert (tmp_path / "run" / "pipeline_report.json").read_bytes() == before
+
+
+def test_every_stage_tells_how_close_its_networks_come(folder, tmp_path, capsys, monkeypatch):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = run(capsys, "dual-teacher-cartpole", *LATER, "--report-only", "--output-dir", "run")
+    report = read(Path("run/pipeline_report.json"))
+    for label in "AB":
+        student = report["stages"][f"distillation_{label}"]["heldout"]["action_agreement"]
+        int8 = report["stages"][f"quantization_{label}"]["comparison"]["action_agreement"]
+        assert f"student {label}: acts as parent {label} in {student:.1%} of held-out" in out
+        assert f"student {label} as int8: acts as in float in {int8:.1%} of held-out" in out
+    assert "raw child: acts as parents A and B in" in out
+    assert "kept of 6 variants: temperature" in out
+    assert " ".join(report["crossing"].split()) in " ".join(out.split())
+    assert "crossing did" in report["crossing"] or "crossing helped" in report["crossing"]
+    # Two episodes of training make poor players, and no limit asks for returns.
+    assert any("plays well: the best mean return is" in line for line in report["warnings"])
+    for warning in report["warnings"]:
+        assert f"warning: {warning}" in " ".join(out.split())
+    assert max(map(len, (line for line in out.splitlines() if "/" not in line))) <= 80
+
+
+def test_the_check_of_the_students_divergence_has_its_own_name(folder) -> None:
+    report = read(folder / "run" / "distillation_report_A.json")
+    checks = {check["name"]: check["value"] for check in report["checks"]}
+    assert set(checks) == {"action_agreement", "kl_at_distillation_temperature"}
+    for name, value in checks.items():
+        assert value == report[name]
+
+
+def test_who_stops_a_run_is_told_how_to_go_on(tmp_path, capsys, monkeypatch) -> None:
+    from engine.stages.cartpole import report
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "run_dual_teacher", stopped)
+    arguments = ("dual-teacher-cartpole", "--output-dir", str(tmp_path))
+    code, _, err = run(capsys, *arguments)
+    assert code == 130
+    assert "start the same command again: parents that are finished are reused" in err
+    _, _, err = run(capsys, *arguments, "--force-train")
+    assert "start the same command again without --force-train: parents" in err

@@ -15,7 +15,7 @@ def test_the_defaults_are_the_documented_limits() -> None:
         "max_mse": 10.0,
         "min_cosine_similarity": 0.50,
     }
-    assert student == {"min_action_agreement": 0.80, "max_kl_divergence": 1.0}
+    assert student == {"min_action_agreement": 0.80, "max_distill_kl": 1.0}
 
 
 def test_a_shift_of_each_state_does_not_count_and_other_errors_do() -> None:

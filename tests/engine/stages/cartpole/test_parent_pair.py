@@ -6,14 +6,29 @@ import pytest
 
 from engine.errors import StageError, TeacherError
 from engine.learning.checkpoints import save_network
+from engine.stages.cartpole.asked_training import AskedTraining
 from engine.stages.cartpole.pair_states import replay_states, states_of_parents
 from engine.stages.cartpole.parent_pair import PairChoice, find_parents
 from engine.stages.cartpole.parent_settings import ParentSettings
 from engine.stages.networks import initial_weights, teacher_spec
 from engine.stages.roles import load_role
+from populations.network import NetworkSpec
 
 TINY = ParentSettings(episodes=2, eval_episodes=2, hidden=16)
 FILES = ("student_A.pt",)
+FLAGS = {
+    "seed_a": "--seed-a",
+    "seed_b": "--seed-b",
+    "hidden": "--hidden-size",
+    "learning_rate": "--train-lr",
+    "log_every": "--log-every",
+}
+
+
+def asking(files: dict[str, Path], **settings: float) -> PairChoice:
+    """Return a choice in which the user gave some settings."""
+    training = dataclasses.replace(TINY, **settings)
+    return PairChoice(files, training, AskedTraining(FLAGS, tuple(settings)))
 
 
 def write_parent(path: Path, seed: int = 0, hidden: int = 16, n_inputs: int = 4) -> Path:
@@ -46,6 +61,61 @@ def test_parents_that_are_there_are_used_again_unless_asked_otherwise(trained) -
     assert (trained / "parent_A.pt").read_bytes() == before
     assert "trained with seed 42 and not 7 (--force-train trains it again)" in told[0]
     assert "seed" not in told[1]
+
+
+def test_a_setting_that_a_parent_contradicts_is_refused(trained) -> None:
+    for settings, message in (
+        ({"seed_b": 7}, r"parent_B\.pt: parent B was trained with --seed-b 99, not 7; leave out"),
+        ({"hidden": 32}, r"--hidden-size 16, not 32; .* train anew with --force-train"),
+        ({"learning_rate": 0.5}, r"with --train-lr 0\.001, not 0\.5"),
+    ):
+        with pytest.raises(StageError, match=message):
+            find_parents(trained, asking({}, **settings), FILES)
+    files = {label: trained / f"parent_{label}_int8.pt" for label in "AB"}
+    with pytest.raises(StageError, match=r"--seed-a 42, not 7; .* or give another parent"):
+        find_parents(trained, asking(files, seed_a=7), FILES)
+    agreeing = asking({}, seed_a=42, hidden=16, learning_rate=1e-3, log_every=7)
+    parents = find_parents(trained, agreeing, FILES)
+    assert parents["A"].record()["settings"] == {
+        "seed": 42,
+        "hidden": 16,
+        "episodes": 2,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "epsilon_start": 1.0,
+        "epsilon_min": 0.05,
+        "epsilon_decay": 0.995,
+        "batch_size": 64,
+        "max_replay_states": 200_000,
+    }
+
+
+def test_a_setting_of_which_a_parent_tells_nothing_is_said_to_change_nothing(tmp_path) -> None:
+    files = {label: write_parent(tmp_path / f"{label}.pt") for label in "AB"}
+    told: list[str] = []
+    find_parents(tmp_path / "run", asking(files, seed_a=7, hidden=16), FILES, told.append)
+    assert told[0].startswith("note: --seed-a changes nothing: parent A is given, and how it was")
+    assert not any("--hidden-size" in line for line in told)
+
+
+def test_a_parent_is_trained_to_fit_the_one_that_is_given(tmp_path) -> None:
+    given = {"A": write_parent(tmp_path / "given.pt", hidden=24)}
+    with pytest.raises(StageError, match="trained with --hidden-size 24, not 32"):
+        find_parents(tmp_path / "run", asking(given, hidden=32), FILES)
+    assert not (tmp_path / "run").exists()
+    # A learning rate is for the parent that is trained.
+    parents = find_parents(tmp_path / "run", asking(given, learning_rate=1e-4), FILES)
+    assert parents["B"].origin == "trained"
+    assert parents["B"].role.network.spec.hidden == (24, 24)
+    assert parents["B"].record()["settings"]["learning_rate"] == 1e-4
+
+
+def test_a_given_parent_that_none_trained_here_fits_is_refused_at_once(tmp_path) -> None:
+    spec = NetworkSpec((4,), (16, 8), 2, norm="layer", dropout_slots=True)
+    save_network(tmp_path / "odd.pt", spec, initial_weights(spec, 0))
+    with pytest.raises(StageError, match=r"of \(16, 8\), norm layer; .* give the other parent"):
+        find_parents(tmp_path / "run", PairChoice({"B": tmp_path / "odd.pt"}, TINY), FILES)
+    assert not (tmp_path / "run").exists()
 
 
 def test_force_train_trains_them_again(tmp_path) -> None:
@@ -118,7 +188,10 @@ def test_few_states_are_split_so_that_some_are_held_out(tmp_path) -> None:
     files = {label: write_parent(tmp_path / f"parent_{label}.pt") for label in "AB"}
     for label in "AB":
         write_states(tmp_path / f"replay_states_{label}.npy", 0.1)  # the same rows twice
-    states = states_of_parents(find_parents(tmp_path, PairChoice(files), FILES), 2000, seed=42)
+    told: list[str] = []
+    parents = find_parents(tmp_path, PairChoice(files), FILES)
+    states = states_of_parents(parents, 2000, seed=42, tell=told.append)
+    assert told[0] == "note: --n-states asks for 2,000 states, but the parents saw only 200"
     assert len(states.train) + len(states.heldout) == 200
     assert len({row.tobytes() for row in states.heldout}) >= 32
     assert not {row.tobytes() for row in states.heldout} & {r.tobytes() for r in states.train}
