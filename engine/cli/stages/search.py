@@ -12,9 +12,9 @@ from engine.cli.stages.many_values import ManyValues
 from engine.cli.stages.options import (
     COUNT,
     FILE,
+    FINITE,
     SEED,
     SHARE,
-    Number,
     episode_options,
     finish,
     size_options,
@@ -23,6 +23,7 @@ from engine.cli.stages.options import (
     training_states_option,
     unsafe_option,
 )
+from engine.formatting import decimals_for, format_number
 from engine.stages.search.scores import MEANINGS, PRIMARY_METRICS
 from engine.stages.search.space import CUSTOM, MODES, REGIMES, SPACES, search_space
 from engine.stages.validation.thresholds import RecombinationThresholds
@@ -78,7 +79,7 @@ def search_options(space: str, **custom: tuple[Any, ...]) -> Callable[[F], F]:
         ),
         click.option(
             "--degenerate-threshold",
-            type=Number(),
+            type=FINITE,
             default=0.0,
             show_default=True,
             help="Mark children whose primary metric is below; 0 marks none.",
@@ -198,17 +199,28 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 
 def show(found: Found, run_dir: Path) -> None:
-    """Print the head of the leaderboard."""
-    click.echo("rank  child                                 primary         agree A  agree B")
-    for row in found.rows[:TOP]:
-        if row["rank"] is None:
-            continue
-        click.echo(
-            f"{row['rank']:>4}  {row['child_id']:<36}  {row['primary_metric']:.4f} "
-            f"+-{row['primary_metric_se']:.4f}  {row['child_vs_parent_a_agreement']:.4f}   "
+    """Print the head of the leaderboard, and the parents wherever they are in it."""
+    ranked = [row for row in found.rows if row["rank"] is not None]
+    shown = [row for row in ranked if row["rank"] <= TOP or row["is_parent_baseline"]]
+    width = max((len(row["child_id"]) for row in shown), default=0)
+    returns = [row["return_mean"] for row in ranked]
+    is_played = None not in returns
+    head = f"rank  {'child':<{width}}  {'primary':<16}  with A  with B"
+    click.echo(f"{head}  return" if is_played else head)
+    for row in shown:
+        line = (
+            f"{row['rank']:>4}  {row['child_id']:<{width}}  {row['primary_metric']:.4f} "
+            f"+-{row['primary_metric_se']:.4f}  {row['child_vs_parent_a_agreement']:.4f}  "
             f"{row['child_vs_parent_b_agreement']:.4f}"
         )
-    failed = [row for row in found.rows if row["rank"] is None]
-    if failed:
-        click.echo(f"{len(failed)} children failed; {run_dir / 'leaderboard.csv'} says why")
-    click.echo(f"parents agree on {found.parents_agree:.4f}; read {run_dir / 'recommendation.txt'}")
+        if is_played:
+            line += f"  {format_number(row['return_mean'], decimals_for(returns)):>6}"
+        click.echo(line)
+    left_out, n_failed = len(ranked) - len(shown), len(found.rows) - len(ranked)
+    if left_out:
+        click.echo(f"{left_out} more in {run_dir / 'leaderboard.csv'}")
+    if n_failed:
+        click.echo(f"{n_failed} children failed; {run_dir / 'leaderboard.csv'} says why")
+    click.echo(f"parents agree on {found.parents_agree:.4f}")
+    click.echo(f"wrote {len(found.trials)} children, leaderboard.csv and more to {run_dir}")
+    click.echo(f"read {run_dir / 'recommendation.txt'} first")

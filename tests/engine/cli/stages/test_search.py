@@ -63,6 +63,45 @@ def test_parents_that_nobody_gave_are_untrained_and_kept(tmp_path) -> None:
     assert len(json.loads((tmp_path / "run/leaderboard.json").read_text())) == 1
 
 
+def test_untrained_parents_of_other_sizes_do_not_replace_those_there(tmp_path) -> None:
+    line = f"--input-dim 4 --output-dim 2 --n-states 96 --max-runs 1 --run-dir {tmp_path}/run"
+    invoke(crossover_search, f"{line} --hidden-size 16 --quiet")
+    before = (tmp_path / "run/parent_A.pt").read_bytes()
+    with pytest.raises(StageError, match=r"parent_A.pt is not the untrained network .*--parent-a-"):
+        invoke(crossover_search, f"{line} --hidden-size 24 --quiet")
+    assert (tmp_path / "run/parent_A.pt").read_bytes() == before
+    again = invoke(crossover_search, f"{line} --hidden-size 16")
+    assert "1 of 1 children were made before" in again.stderr
+
+
+def test_the_table_always_has_the_parents_and_says_what_it_leaves_out(parents, tmp_path) -> None:
+    done = invoke(
+        crossover_search,
+        f"{parents} --search-space custom --crossover-modes weighted --finetune-regimes short"
+        f" --alpha-values {' '.join(f'0.{i}' for i in range(10, 26))} --run-dir {tmp_path}/run"
+        " --quiet",
+    )
+    rows = json.loads((tmp_path / "run/leaderboard.json").read_text())
+    lines = done.stdout.splitlines()
+    for row in rows:
+        is_shown = row["rank"] <= 10 or row["is_parent_baseline"]
+        assert any(row["child_id"] in line.split() for line in lines) == is_shown
+    hidden = sum(row["rank"] > 10 and not row["is_parent_baseline"] for row in rows)
+    assert f"{hidden} more in {tmp_path}/run/leaderboard.csv" in lines
+    assert f"wrote 16 children, leaderboard.csv and more to {tmp_path}/run" in lines
+    assert "return" not in lines[0]
+
+
+def test_the_table_has_returns_where_an_environment_is_played(parents, tmp_path) -> None:
+    line = f"{parents} --env CartPole-v1 --episodes 4 --max-runs 2 --run-dir {tmp_path}/run --quiet"
+    lines = invoke(crossover_search, line).stdout.splitlines()
+    assert lines[0].endswith("with B  return")
+    rows = json.loads((tmp_path / "run/leaderboard.json").read_text())
+    shown = [float(line.split()[-1]) for line in lines[1 : len(rows) + 1]]
+    assert shown == pytest.approx([row["return_mean"] for row in rows], abs=0.06)
+    assert max(map(len, lines[: len(rows) + 1])) <= 80
+
+
 def test_states_of_a_file_are_split(parents, tmp_path) -> None:
     np.save(tmp_path / "s.npy", np.random.default_rng(0).normal(size=(320, 4)).astype(np.float32))
     line = parents.replace("--n-states 96", f"--states-file {tmp_path}/s.npy")
@@ -88,7 +127,9 @@ def test_generations_print_both_scores(parents, tmp_path) -> None:
         f" --selection-strategy best_vs_original --run-dir {tmp_path}/run --quiet",
     )
     assert done.exit_code == 0, done.output
-    assert "against original" in done.output
+    assert "vs original" in done.output
+    assert max(map(len, done.output.splitlines()[:3])) <= 80
+    assert f"wrote multi_gen_summary.json, lineage.json, gen_0, gen_1 to {tmp_path}" in done.output
     lineage = json.loads((tmp_path / "run/lineage.json").read_text())
     # by default a custom grid has one alpha and one regime
     assert [row["name"] for row in lineage] == ["000_weighted_a0p50_sNone_short"] * 2
