@@ -190,12 +190,14 @@ def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
 
     Returns:
         Each sidecar after the folder of its file, the network's own first; and what is missing,
-        in words: files that are gone or replaced. A source that never had a sidecar of ours, such
-        as a teacher from elsewhere, is not missing.
+        in words: files that are gone or replaced, or that have no sidecar of ours, as a teacher
+        from elsewhere, so that nobody knows what they were trained on.
     """
     found: list[tuple[Path, dict[str, Any]]] = []
     missing: list[str] = []
-    if role.path is None or not role.sidecar:
+    if not role.sidecar:
+        return found, [f"{role.path or role.name} has no sidecar"]
+    if role.path is None:
         return found, missing
     waiting = [(role.path, role.sidecar)]
     seen = {role.sha256}
@@ -207,13 +209,15 @@ def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
             if not source.get("path") or digest in seen:
                 continue
             seen.add(digest)
-            origin = path.parent / source["path"]
+            origin = _tidied(path.parent / source["path"])
             if not origin.is_file():
                 missing.append(f"{origin} is not there any more")
             elif hashlib.sha256(origin.read_bytes()).hexdigest() != digest:
                 missing.append(f"{origin} was replaced")
             elif further := _read_sidecar(origin, digest):
                 waiting.append((origin, further))
+            else:
+                missing.append(f"{origin} has no sidecar")
     return found, missing
 
 
@@ -255,19 +259,3 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
             f"{digest}; one of them was replaced: remove the sidecar, or write both files again"
         )
     return content
-
-
-def _is_well_formed(sidecar: dict[str, Any]) -> bool:
-    """Tell whether the fields that other stages follow are of the right types."""
-    sources = sidecar.get("sources", {})
-    return (
-        isinstance(sources, dict)
-        and all(isinstance(source, dict) for source in sources.values())
-        and all(
-            isinstance(source.get(name), str | None)
-            for source in sources.values()
-            for name in ("path", "sha256")
-        )
-        and isinstance(sidecar.get("states"), dict | None)
-        and isinstance(sidecar.get("environment"), str | None)
-    )

@@ -107,8 +107,7 @@ def training_states(
     Raises:
         StageError: The file cannot be used, or there are too few states.
     """
-    if n_states is not None and n_states < MIN_ROWS:
-        raise StageError(f"--n-states: expected at least {MIN_ROWS} states, not {n_states}")
+    check_n_states(n_states)
     if states_file is not None:
         states = read_states(states_file, n_inputs)
         return split_states(states, n_states, seed, str(states_file), heldout_fraction)
@@ -116,6 +115,16 @@ def training_states(
         raise StageError("--n-states: expected the number of synthetic states, as no file is given")
     heldout = synthetic_heldout(max(n_states, MIN_HELDOUT), n_inputs, seed)
     return StateSet(synthetic_states(n_states, n_inputs, seed), heldout, SYNTHETIC, seed)
+
+
+def check_n_states(n_states: int | None) -> None:
+    """Refuse a number of states that nothing can be learned from or judged on.
+
+    Raises:
+        StageError: It is less than 2; None, for all there are, is none.
+    """
+    if n_states is not None and n_states < MIN_ROWS:
+        raise StageError(f"--n-states: expected at least {MIN_ROWS} states, not {n_states}")
 
 
 def split_states(
@@ -138,8 +147,9 @@ def split_states(
         heldout_fraction: Share of the different rows that is put aside, in ``(0, 1)``.
 
     Raises:
-        StageError: There are not two different rows.
+        StageError: There are not two different rows, or fewer are asked for.
     """
+    check_n_states(n_states)
     _, kinds = np.unique(rows_as_bytes(states), return_inverse=True)
     n_kinds = int(kinds.max(initial=-1)) + 1
     if n_kinds < MIN_ROWS:

@@ -6,6 +6,7 @@ as their sidecars tell. The sets that stages train on are made in :mod:`engine.s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from engine.errors import StageError
 from engine.stages.roles import Role, lineage
 from engine.stages.state_sets import (
     MIN_ROWS,
+    STATES_FILE,
     SYNTHETIC,
     States,
     StateSet,
+    check_n_states,
     choose,
     read_states,
     recorded_states,
@@ -43,7 +46,12 @@ __all__ = [
     # to be judged on
     "EvaluationStates",
     "evaluation_states",
+    "check_rows_are_known",
 ]
+
+SEEN_BY_PARENTS = "the parents may have seen some of these states while they learned to play"
+SEARCHED = "run_config.json"
+"""Beside a child of a search: what it was made of, and the hashes of its files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +102,7 @@ def evaluation_states(
 
     These are the rows of ``states_file``, or else those that the training of the first role that
     recorded any held out, without every row that a role or its sources were trained on; or else
-    standard normal rows that nothing trains on.
+    standard normal rows that nothing trains on, where no network is known to be for others.
 
     Args:
         roles: The networks.
@@ -107,8 +115,10 @@ def evaluation_states(
             synthetic rows of the seed.
 
     Raises:
-        StageError: A file is damaged or does not fit, or fewer than two rows are left.
+        StageError: A file is damaged or does not fit, fewer than two rows are asked for or left,
+            or normally distributed rows would say nothing of the networks.
     """
+    check_n_states(n_states)
     given = None if states_file is None else read_states(states_file, n_inputs)
     if use_training_states:
         return _training_rows(roles, n_states, n_inputs, seed, given, str(states_file))
@@ -118,6 +128,7 @@ def evaluation_states(
     else:
         kept = next((found for found in sets if found.heldout is not None), None)
         if kept is None or kept.heldout is None:
+            check_rows_are_known(roles, n_inputs)
             rows = synthetic_heldout(_number(n_states), n_inputs, seed)
             return EvaluationStates(rows, SYNTHETIC, held_out=True)
         rows, source = kept.heldout, f"held out when {kept.name} was trained"
@@ -130,13 +141,45 @@ def evaluation_states(
             "--states-file, or pass --use-training-states"
         )
     unknown = _unknown(roles, sets)
+    notes = [f"whether all rows are held out is not known: {'; '.join(unknown)}"] if unknown else []
     return EvaluationStates(
         left if given is not None else choose(left, n_states, seed),
         source,
         held_out=None if unknown else True,
         n_left_out=len(rows) - len(left),
-        note=f"whether all rows are held out is not known: {'; '.join(unknown)}" if unknown else "",
+        note="; ".join(notes + _looked_at(roles)),
     )
+
+
+def check_rows_are_known(roles: Sequence[Role], n_inputs: int) -> None:
+    """Refuse to take standard normal rows for networks that are known to be for others.
+
+    Args:
+        roles: The networks.
+        n_inputs: Numbers in one flattened observation.
+
+    Raises:
+        StageError: The rows that a network was trained on are gone, or it plays an environment and
+            none were recorded.
+    """
+    sets = _recorded_sets(roles, n_inputs)
+    if any(found.heldout is not None for found in sets):
+        return
+    for found in sets:
+        if found.source != SYNTHETIC:
+            raise StageError(
+                f"{found.directory / STATES_FILE}: expected the states that were put aside when "
+                f"{found.name} was trained, but the file is gone or was replaced; put it back, or "
+                "give states with --states-file, as normally distributed ones say nothing of it"
+            )
+    for role in roles:
+        for _, sidecar in lineage(role)[0]:
+            if sidecar.get("environment") is not None:
+                raise StageError(
+                    f"{role.path or role.name} plays {sidecar['environment']}, but no states were "
+                    "put aside when it was made; give some with --states-file, as normally "
+                    "distributed ones say nothing of it"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +189,14 @@ class _Recorded:
     Attributes:
         name: Of the role.
         directory: Where the set was saved.
+        source: ``synthetic``, or the file it comes from.
         train: The rows trained on; None where they cannot be found any more.
         heldout: The rows held out; likewise.
     """
 
     name: str
     directory: Path
+    source: str | None
     train: States | None
     heldout: States | None
 
@@ -174,20 +219,40 @@ def _recorded_sets(roles: Sequence[Role], n_inputs: int) -> list[_Recorded]:
                 train, heldout = (
                     recorded_states(record, directory, part) for part in ("train", "heldout")
                 )
-                sets[key] = _Recorded(role.name, directory, train, heldout)
+                sets[key] = _Recorded(role.name, directory, record.get("source"), train, heldout)
     return list(sets.values())
 
 
 def _unknown(roles: Sequence[Role], sets: Sequence[_Recorded]) -> list[str]:
     """Return in words why rows may be left that something was trained on."""
-    reasons = [f"{role.name} has no sidecar" for role in roles if not role.sidecar]
-    reasons += [reason for role in roles for reason in lineage(role)[1]]
+    reasons = [reason for role in roles for reason in lineage(role)[1]]
     reasons += [
         f"the states that {found.name} was trained on are not in {found.directory} any more"
         for found in sets
         if found.train is None
     ]
     return list(dict.fromkeys(reasons))
+
+
+def _looked_at(roles: Sequence[Role]) -> list[str]:
+    """Return in words how networks may depend on rows that none of them was trained on."""
+    notes = []
+    for role in roles:
+        for directory, sidecar in lineage(role)[0]:
+            if sidecar.get("replay_states"):
+                notes.append(SEEN_BY_PARENTS)
+            if sidecar.get("sha256") in _files_of_a_search(directory):
+                notes.append(f"a search may have chosen {role.name} on some of these states")
+    return list(dict.fromkeys(notes))
+
+
+def _files_of_a_search(directory: Path) -> list[Any]:
+    """Return the hashes of the files of a child of a search; empty for any other folder."""
+    try:
+        content = json.loads((directory / SEARCHED).read_bytes())
+        return list(content["files"].values())
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return []
 
 
 def _training_rows(
@@ -211,8 +276,8 @@ def _training_rows(
 
 
 def _number(n_states: int | None) -> int:
-    if n_states is None or n_states < MIN_ROWS:
-        raise StageError(f"--n-states: expected at least {MIN_ROWS} states, not {n_states}")
+    if n_states is None:
+        raise StageError(f"--n-states: expected at least {MIN_ROWS} states, not None")
     return n_states
 
 

@@ -18,6 +18,7 @@ from engine.stages.state_sets import (
     save_state_set,
     training_states,
 )
+from engine.stages.states import check_rows_are_known
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ def lesson_for(
         The states; None where there are none.
 
     Raises:
-        StageError: The file cannot be used.
+        StageError: The file cannot be used, or the rows that the network is for are gone.
     """
     n_inputs = network.network.spec.n_inputs
     if states_file is not None:
@@ -69,6 +70,7 @@ def lesson_for(
     if recorded is not None:
         rows = choose(recorded.train, n_states, seed)
         return Lesson(rows, f"training states of {network.name}")
+    check_rows_are_known([network], n_inputs)
     if n_synthetic is None:
         return None
     own = training_states(n_synthetic, n_inputs, seed)

@@ -136,10 +136,8 @@ def validate_family(found: Found, judging: Judging) -> dict[str, Any]:
         TaskError: The environment is unknown or cannot be played.
     """
     roles = found.by_name
-    # A parent from elsewhere tells nothing of its states, and that is no secret of the child.
-    parents = [role for role in (found.parent_a, found.parent_b) if role.sidecar]
     states = evaluation_states(
-        [found.child, *parents],
+        [found.child, found.parent_a, found.parent_b],
         judging.n_states,
         found.child.network.spec.n_inputs,
         judging.seed,

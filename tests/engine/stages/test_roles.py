@@ -277,7 +277,7 @@ def test_lineage_goes_through_all_sources_and_tells_what_is_missing(tmp_path):
         ("c", child.sha256),
         ("a", teacher.sha256),
     ]
-    assert missing == []
+    assert missing == [f"{imported} has no sidecar"]
     saved(tmp_path / "a" / "parent_A.pt", 5)
     imported.unlink()
     found, missing = lineage(tuned)

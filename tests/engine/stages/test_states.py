@@ -1,5 +1,6 @@
 """States to judge networks on, without those that they were trained on."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,7 @@ def test_roles_without_a_sidecar_leave_it_unknown_whether_rows_are_held_out(tmp_
     parent = Role("parent_A", Path("parent_A.pt"), role.network)
     judged = evaluation_states([parent, role], 100, 3, 42)
     assert judged.held_out is None
-    assert "parent_A has no sidecar" in judged.note
+    assert "parent_A.pt has no sidecar" in judged.note
     np.testing.assert_array_equal(judged.states, numbered(50, 100))
 
 
@@ -171,9 +172,73 @@ def test_other_rows_whose_file_is_gone_leave_it_unknown(tmp_path):
     judged = evaluation_states([role], None, 3, 42, file)
     assert (len(judged.states), judged.held_out) == (150, None)
     assert "the states that student_A was trained on are not in" in judged.note
-    drawn = evaluation_states([role], 80, 3, 42)
-    np.testing.assert_array_equal(drawn.states, synthetic_heldout(80, 3, 42))
-    assert drawn.held_out is True
+
+
+def test_normal_rows_never_stand_in_for_others_that_are_gone(tmp_path):
+    role = trained(tmp_path, "student_A", StateSet(numbered(100), numbered(50, 100), "a.npy", 0))
+    (tmp_path / "states.npz").unlink()
+    expected = r"states\.npz: expected the states .* student_A was trained, .*give .*--states-file"
+    with pytest.raises(StageError, match=expected):
+        evaluation_states([role], 80, 3, 42)
+
+
+def test_normal_rows_do_not_judge_a_network_that_plays(tmp_path):
+    role = trained_on(tmp_path, "parent_A", None, environment="CartPole-v1")
+    with pytest.raises(StageError, match=r"parent_A\.pt plays CartPole-v1, but .*--states-file"):
+        evaluation_states([role], 80, 3, 42)
+    file = file_of(tmp_path / "some.npy", numbered(70))
+    assert len(evaluation_states([role], 80, 3, 42, file).states) == 70
+    assert evaluation_states([role], 80, 3, 42, use_training_states=True).held_out is False
+
+
+def test_an_ancestor_without_a_sidecar_may_have_been_trained_on_anything(tmp_path):
+    teacher = trained_on(tmp_path, "parent_A", None, 1)
+    states = StateSet(numbered(100), numbered(50, 100), "a.npy", 0)
+    sources = {"teacher": teacher.source(tmp_path)}
+    role = trained(tmp_path, "student_A", states, sources=sources)
+    assert evaluation_states([role], 80, 3, 42).held_out is True
+    (tmp_path / "parent_A.pt.json").unlink()
+    judged = evaluation_states([role], 80, 3, 42)
+    assert judged.held_out is None
+    assert judged.note.endswith("parent_A.pt has no sidecar")
+
+
+def test_what_parents_saw_while_they_learned_is_told(tmp_path):
+    replay = {"file": "replay_states_A.npy", "sha256": "0ff1ce"}
+    parent = trained_on(tmp_path, "parent_A", None, 1, replay_states=replay)
+    states = StateSet(numbered(100), numbered(50, 100), "a.npy", 0)
+    sources = {"teacher": parent.source(tmp_path)}
+    role = trained(tmp_path, "student_A", states, sources=sources)
+    judged = evaluation_states([parent, role], 80, 3, 42)
+    assert judged.held_out is True
+    seen = "the parents may have seen some of these states while they learned to play"
+    assert judged.note == seen
+    (tmp_path / "states.npz").unlink()
+    file = file_of(tmp_path / "some.npy", numbered(70))
+    judged = evaluation_states([role], 80, 3, 42, file)
+    assert judged.note.endswith(f"not in {tmp_path} any more; {seen}")
+
+
+def test_a_child_that_a_search_chose_is_told_of(tmp_path):
+    states = StateSet(numbered(100), numbered(50, 100), "a.npy", 0)
+    role = trained(tmp_path, "child", states)
+    config = tmp_path / "run_config.json"
+    config.write_text(json.dumps({"files": {"child.pt": role.sha256, "eval_report.json": "0"}}))
+    told = "a search may have chosen child on some of these states"
+    assert evaluation_states([role], 80, 3, 42).note == told
+    folder = tmp_path / "further"
+    tuned = trained(folder, "child", states, 1, sources={"child": role.source(folder)})
+    assert evaluation_states([tuned], 80, 3, 42).note == told
+    for other in ('{"files": {"child.pt": "0"}}', '{"files": 3}', "[]", "{"):
+        config.write_text(other)
+        assert evaluation_states([role], 80, 3, 42).note == ""
+
+
+@pytest.mark.parametrize("use_training_states", [False, True])
+def test_one_row_judges_nothing(tmp_path, use_training_states):
+    role = trained(tmp_path, "student_A", StateSet(numbered(100), numbered(50, 100), "a.npy", 0))
+    with pytest.raises(StageError, match="--n-states: expected at least 2 states, not 1"):
+        evaluation_states([role], 1, 3, 42, use_training_states=use_training_states)
 
 
 @pytest.mark.parametrize(

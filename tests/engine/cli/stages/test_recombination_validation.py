@@ -63,6 +63,12 @@ def flags_of(a: Path, b: Path, child: Path) -> list[object]:
     return ["--parent-a-ckpt", a, "--parent-b-ckpt", b, "--child-ckpt", child]
 
 
+def rows_of_cartpole(directory: Path) -> Path:
+    states = np.random.default_rng(0).uniform(-0.2, 0.2, (100, 4)).astype(np.float32)
+    np.save(directory / "rows.npy", states)
+    return directory / "rows.npy"
+
+
 def report_in(directory: Path) -> dict:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -204,7 +210,8 @@ def test_all_play_where_the_environment_is_known(capsys, tmp_path) -> None:
     flags = flags_of(
         *(saved(tmp_path / f"{i}.pt", i, spec, environment="CartPole-v1") for i in range(3))
     )
-    flags += ["--episodes", "3", "--report-dir", tmp_path]
+    flags += ["--states-file", rows_of_cartpole(tmp_path), "--episodes", "3"]
+    flags += ["--report-dir", tmp_path]
     code, text, _ = run(capsys, *flags)
     assert code in (0, 1)
     returns = report_in(tmp_path)["returns"]
@@ -231,6 +238,7 @@ def test_networks_of_two_environments_play_none_unless_one_is_given(capsys, tmp_
         for i, environment in enumerate(environments)
     )
     flags = [*flags_of(*files), "--report-dir", tmp_path, "--episodes", "2"]
+    flags += ["--states-file", rows_of_cartpole(tmp_path)]
     run(capsys, *flags)
     assert "name different environments; give --env" in report_in(tmp_path)["returns"]["reason"]
     run(capsys, *flags, "--env", "CartPole-v1")

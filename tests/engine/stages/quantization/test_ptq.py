@@ -170,6 +170,18 @@ def test_rows_of_a_file_are_split_before_they_calibrate(student, states_file, tm
     assert (len(later.states), later.n_left_out) == (40, 360)
 
 
+def test_a_student_whose_states_are_gone_is_not_quantized_without_any(states_file, tmp_path):
+    choice = TeacherChoice(("A",), sizes=Sizes(hidden=20), seed=5)
+    run_distillation(tmp_path, choice, ImitationConfig(epochs=1, seed=5), None, states_file)
+    (tmp_path / "states.npz").unlink()
+    student = load_role("student_A", tmp_path / "student_A.pt")
+    with pytest.raises(StageError, match=r"states\.npz: expected the states .*--states-file"):
+        quantize_role(student, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    report = quantize_role(student, tmp_path / "out", states_file=states_file).report
+    assert report["states"]["held_out"] is None
+
+
 def test_states_of_a_student_are_not_replaced(distilled, states_file, tmp_path):
     folder = tmp_path / "same"
     shutil.copytree(distilled, folder)
