@@ -124,8 +124,13 @@ def save_network(path: Path, spec: NetworkSpec, weights: Weights) -> None:
         GenomeValueError: A weight is NaN or infinite.
         OSError: The file cannot be written.
     """
+    write_atomically(path, encode_network(path, spec, weights))
+
+
+def encode_network(path: Path, spec: NetworkSpec, weights: Weights) -> bytes:
+    """Return what :func:`save_network` writes; ``path`` is for its errors."""
     spec.check(weights, str(path))
-    _save(path, _to_torch({name: weights[name] for name in spec.shapes}))
+    return _encode(_to_torch({name: weights[name] for name in spec.shapes}))
 
 
 def save_int8(path: Path, genome: Genome) -> None:
@@ -136,10 +141,15 @@ def save_int8(path: Path, genome: Genome) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    write_atomically(path, encode_int8(genome))
+
+
+def encode_int8(genome: Genome) -> bytes:
+    """Return what :func:`save_int8` writes."""
     tensors = _to_torch(genome.tensors())
     assert all(tensors[name].dtype == torch.int8 for name in genome.spec.matrices)
     assert all(tensors[f"{name}.scale"].dtype == torch.float32 for name in genome.spec.matrices)
-    _save(path, tensors)
+    return _encode(tensors)
 
 
 def _to_torch(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
@@ -147,10 +157,10 @@ def _to_torch(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}
 
 
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+def _encode(tensors: dict[str, Tensor]) -> bytes:
     content = io.BytesIO()  # torch would write the name of a file into it
     torch.save(tensors, content)
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 def _read_safetensors(path: Path, allow_non_finite: bool) -> Checkpoint:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import StageError
-from engine.learning.checkpoints import read_checkpoint, save_int8, save_network
+from engine.learning.checkpoints import encode_int8, encode_network, read_checkpoint
 from engine.stages.networks import Network
 from engine.stages.reports.files import write_json
 from engine.stages.sidecar_fields import fault_in
 from engine.versions import versions
 from populations.genome import Genome
 from populations.network import NetworkSpec
+from populations.storage import write_atomically
 
 FORMAT = "cultivar-pipeline"
 SCHEMA_VERSION = 1
@@ -132,6 +133,9 @@ def load_source(role: Role, source: str, name: str, allow_unsafe: bool = False) 
 def save_role(path: Path, network: Network | Genome, sidecar: dict[str, Any]) -> None:
     """Write a network and its sidecar.
 
+    The network comes last, and an earlier one goes first: whoever is stopped in between leaves a
+    network that is not there, never one with the sidecar of another.
+
     Args:
         path: The ``.pt`` file, float32 for a network and int8 for a genome.
         network: What to write.
@@ -143,11 +147,13 @@ def save_role(path: Path, network: Network | Genome, sidecar: dict[str, Any]) ->
     """
     try:
         if isinstance(network, Genome):
-            save_int8(path, network)
+            content = encode_int8(network)
         else:
-            save_network(path, network.spec, network.weights)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = encode_network(path, network.spec, network.weights)
+        path.unlink(missing_ok=True)
+        digest = hashlib.sha256(content).hexdigest()
         write_json(_sidecar_path(path), {**sidecar, "sha256": digest})
+        write_atomically(path, content)
     except OSError as error:
         raise StageError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.errors import StageError
 from engine.stages.distillation.teacher_states import environment_of_teachers, states_for_students
 from engine.stages.distillation.teachers import (
     LABELS,
@@ -17,6 +18,7 @@ from engine.stages.distillation.teachers import (
 )
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.imitation.jobs import Imitated, Job, imitate
+from engine.stages.kept_states import check_no_rows_are_lost
 from engine.stages.networks import STUDENT_DROPOUT, Network, initial_weights, student_spec
 from engine.stages.roles import Role, load_role, save_role, sidecar
 from engine.stages.state_sets import StateSet, save_state_set
@@ -88,6 +90,7 @@ def run_distillation(
         TeacherError: The file of a teacher is missing, damaged, unsafe, or holds no network.
         TaskError: The environment is unknown or cannot be played.
     """
+    _check_teachers_stay(directory, choice)
     teachers = teachers_in(directory, choice)
     given = [teachers[label] for label in LABELS if label in choice.files]
     players = given or list(teachers.values())
@@ -118,6 +121,8 @@ def distill(
     Raises:
         StageError: A teacher cannot be imitated, or a file cannot be written.
     """
+    written = [student_path(directory, label) for label in teachers]
+    check_no_rows_are_lost(directory, states, teachers.values(), written)
     jobs = [
         Job(
             _start(label, teacher, config),
@@ -137,7 +142,7 @@ def distill(
             {"teacher": teacher.network, "student": outcome.network}, states.heldout
         )
         heldout = compare(values["teacher"], values["student"])
-        path = directory / f"student_{label}.pt"
+        path = student_path(directory, label)
         about = sidecar(
             "student",
             outcome.network.spec,
@@ -153,6 +158,22 @@ def distill(
         save_role(path, outcome.network, about)
         students[label] = Student(load_role(path.stem, path), teacher, outcome, heldout)
     return students
+
+
+def student_path(directory: Path, label: str) -> Path:
+    """Return where the student of a teacher is written."""
+    return directory / f"student_{label}.pt"
+
+
+def _check_teachers_stay(directory: Path, choice: TeacherChoice) -> None:
+    """Refuse to overwrite a teacher with a student."""
+    written = {student_path(directory, label).resolve() for label in choice.labels}
+    for label, path in choice.files.items():
+        if path.resolve() in written:
+            raise StageError(
+                f"{path} is the teacher of --parent-{label.lower()}-ckpt, and would be overwritten "
+                "with a student; choose another --output-dir"
+            )
 
 
 def _start(label: str, teacher: Role, config: ImitationConfig) -> Network:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StageError
+from engine.stages.kept_states import check_no_rows_are_lost
 from engine.stages.roles import Role
 from engine.stages.state_sets import (
     STATES_FILE,
@@ -96,11 +96,7 @@ def keep_states(network: Role, lesson: Lesson | None, directory: Path) -> dict[s
     """
     is_same = network.path is not None and network.path.parent.resolve() == directory.resolve()
     if lesson is not None and lesson.own is not None:
-        if is_same and _recorded(network) is not None:
-            raise StageError(
-                f"{directory}: the states of this stage would replace those that {network.path} "
-                "was trained on; choose another --output-dir"
-            )
+        check_no_rows_are_lost(directory, lesson.own, [network])
         save_state_set(directory, lesson.own)
         return lesson.own.record()
     states = _recorded(network)

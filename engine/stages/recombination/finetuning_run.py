@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.errors import StageError
 from engine.stages.imitation.config import DEFAULT_SEED
+from engine.stages.kept_states import check_no_rows_are_lost
 from engine.stages.networks import TEACHER_DROPOUT, Network
 from engine.stages.quantization.int8_file import check_int8_file
 from engine.stages.quantization.onnx_graph import require_onnx
@@ -24,13 +25,7 @@ from engine.stages.recombination.finetuning import (
 )
 from engine.stages.recombination.finetuning_config import FineTuningConfig
 from engine.stages.roles import Role, save_role, sidecar
-from engine.stages.state_sets import (
-    STATES_FILE,
-    SYNTHETIC,
-    StateSet,
-    save_state_set,
-    states_sha256,
-)
+from engine.stages.state_sets import StateSet, save_state_set
 from engine.stages.states import evaluation_states
 from engine.stages.validation.fidelity import compare
 from engine.stages.validation.role_checks import check_roles, non_finite_tensor
@@ -166,14 +161,7 @@ def _check(directory: Path, family: Family, raw_name: str, states: StateSet) -> 
             continue
         if role.path.resolve() in written:
             raise StageError(f"{name} would be overwritten; choose another --output-dir")
-        record = role.sidecar.get("states") or {}
-        is_theirs = role.path.resolve().parent == directory.resolve()
-        is_other = record.get("train_sha256") != states_sha256(states.train)
-        if is_theirs and is_other and record.get("source", SYNTHETIC) != SYNTHETIC:
-            raise StageError(
-                f"{directory / STATES_FILE} holds the states that {name} was trained on, and would "
-                "be overwritten with others; choose another --output-dir"
-            )
+    check_no_rows_are_lost(directory, states, roles.values())
 
 
 def _write(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.errors import StageError, TeacherError
+from engine.stages import roles
 from engine.stages.networks import STUDENT_DROPOUT, Network, initial_weights, student_spec
 from engine.stages.networks import teacher_spec as make_teacher_spec
 from engine.stages.roles import (
@@ -119,6 +120,23 @@ def test_nan_is_read_for_validators_but_never_written(tmp_path):
     assert np.isnan(load_role("child", path).network.weights["network.0.bias"]).all()
     with pytest.raises(GenomeValueError, match=r"out\.pt: network\.0\.bias holds NaN"):
         save_role(tmp_path / "out.pt", Network(SPEC, weights), {})
+
+
+@pytest.mark.parametrize("step", ["write_json", "write_atomically"])
+def test_a_kill_between_the_two_files_is_mended_by_writing_again(tmp_path, monkeypatch, step):
+    path = tmp_path / "student_A.pt"
+    saved(path, 0)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(roles, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            saved(path, 1)
+    with pytest.raises(TeacherError, match="but there is none"):
+        load_role("student_A", path)
+    assert saved(path, 1).sidecar["sha256"] == sha256(path)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):

@@ -245,6 +245,36 @@ def test_a_trained_teacher_is_not_overwritten_but_a_random_one_is(tmp_path):
     assert (tmp_path / "student_B.pt").exists()
 
 
+def test_no_student_loses_the_states_that_it_was_trained_on(tmp_path):
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"states_{number}.npy")
+        rows = np.random.default_rng(number).standard_normal((100, 8)).astype(np.float32)
+        np.save(files[-1], rows)
+    choice = TeacherChoice(("A",), sizes=SMALL, seed=5)
+    distilled(tmp_path / "out", choice, n_states=None, states_file=files[0])
+    before = (tmp_path / "out" / "states.npz").read_bytes()
+    other = replace(choice, labels=("B",))
+    with pytest.raises(StageError, match=r"student_A .* trained on, .*choose another --output-dir"):
+        distilled(tmp_path / "out", other, n_states=None, states_file=files[1])
+    assert (tmp_path / "out" / "states.npz").read_bytes() == before
+    assert not (tmp_path / "out" / "student_B.pt").exists()
+    distilled(tmp_path / "out", other, n_states=None, states_file=files[0])
+    both = replace(choice, labels=LABELS)  # both students go, and their states with them
+    distilled(tmp_path / "out", both, n_states=None, states_file=files[1])
+
+
+def test_a_teacher_is_not_overwritten_with_its_student(tmp_path):
+    distilled(tmp_path)
+    before = contents(tmp_path)
+    files = {"A": tmp_path / "student_A.pt"}
+    for labels in (LABELS, ("A",)):
+        with pytest.raises(StageError, match=r"teacher of --parent-a-ckpt, and would be overwritt"):
+            distilled(tmp_path, TeacherChoice(labels, files, seed=5))
+    assert contents(tmp_path) == before
+    distilled(tmp_path / "next", TeacherChoice(("A",), files, seed=5))
+
+
 def test_teachers_that_cannot_be_distilled_are_named(tmp_path):
     good = teacher_file(tmp_path / "good.pt", teacher_spec(4, 2, 16), environment="CartPole-v1")
     other = teacher_file(tmp_path / "other.pt", teacher_spec(8, 4, 16))

@@ -184,11 +184,16 @@ def test_a_student_whose_states_are_gone_is_not_quantized_without_any(states_fil
 
 def test_states_of_a_student_are_not_replaced(distilled, states_file, tmp_path):
     folder = tmp_path / "same"
-    shutil.copytree(distilled, folder)
+    choice = TeacherChoice(("A",), sizes=Sizes(hidden=20), seed=5)
+    run_distillation(folder, choice, ImitationConfig(epochs=1), None, states_file, 0.2)
     student = load_role("student_A", folder / "student_A.pt")
     quantize_role(student, folder)
-    with pytest.raises(StageError, match=r"would replace those that .*student_A.pt was trained on"):
+    expected = r"states that student_A \(.*student_A\.pt\) was trained on, and would be overwritten"
+    with pytest.raises(StageError, match=expected):
         quantize_role(student, folder, states_file=states_file)
+    other = load_role("student_A", distilled / "student_A.pt")
+    with pytest.raises(StageError, match=expected):  # whoever is quantized into that folder
+        quantize_role(other, folder, states_file=states_file)
 
 
 def test_recorded_rows_of_an_environment_are_kept_in_the_new_folder_too(states_file, tmp_path):
