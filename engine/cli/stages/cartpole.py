@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import COUNT, FILE, labels, pair_option
 from engine.cli.stages.parent_options import parent_options
 from engine.cli.stages.wrapping import say
@@ -26,6 +27,7 @@ from engine.stages.cartpole.parent_settings import ParentSettings
 @click.option(
     "--output-dir", type=FILE, default="checkpoints/cartpole", show_default=True, help="Folder."
 )
+@one_writer
 def train_cartpole_parents(
     pair: str, parents: ParentSettings, eval_episodes: int, output_dir: Path
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
     COUNT,
     DECAY,
@@ -76,6 +77,7 @@ SHOW = {"show_default": True}
     default="checkpoints/distillation",
     help="Gets the students, their states, and random teachers.",
 )
+@one_writer
 def distill(
     pair: str,
     n_inputs: int | None,

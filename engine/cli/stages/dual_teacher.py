@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
     COUNT,
     FILE,
@@ -114,6 +115,7 @@ def _common_options(n_states: int, finetune_lr: float, directory: str) -> Decora
     help="Greatest T^2 KL divergence of a student at the temperature of the distillation.",
 )
 @threshold_options(ChildLimits)
+@one_writer
 def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **given: Any) -> int:
     """Run the whole pipeline on CartPole with two teachers.
 
@@ -173,6 +175,7 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
 @_common_options(20_000, 1e-3, "checkpoints/cartpole")
 @click.option("--include-parent-baseline", is_flag=True, help="Compare the parents, too.")
 @threshold_options(ChildLimits)
+@one_writer
 def cartpole_recombination(parents: ParentSettings, thresholds: ChildLimits, **given: Any) -> int:
     """Cross two CartPole parents and fine-tune the child towards A.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
     COUNT,
     COUNT_OR_ZERO,
@@ -133,6 +134,7 @@ def _setting(*names: str, type: Any, help: str, default: str) -> Decorator:
     show_default=True,
     help="Gets the child before and after, its states, and random parents.",
 )
+@one_writer
 def finetune(
     n_inputs: int | None,
     n_actions: int | None,

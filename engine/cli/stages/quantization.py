@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
     COUNT,
     FILE,
@@ -68,6 +69,7 @@ QINT8 = click.Choice(["qint8"])
 @click.option(
     "--output-dir", type=FILE, default="checkpoints/quantized", help="Gets networks and reports."
 )
+@one_writer
 def quantize(
     pair: str,
     checkpoint_dir: Path | None,
@@ -216,6 +218,7 @@ def retained(comparison: dict[str, Any], states: dict[str, Any]) -> str:
 @click.option(
     "--output-dir", type=FILE, default="checkpoints/qat", help="Gets networks and reports."
 )
+@one_writer
 def qat(
     pair: str,
     checkpoint_dir: Path | None,
