@@ -7,11 +7,14 @@ comes with a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -39,7 +42,12 @@ DISK_TROUBLE = (
     errno.EISDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ELOOP,
+    errno.EINVAL,
 )
+TORCH_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""In what torch says, as a RuntimeError, where memory is refused to it."""
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -153,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: What follows ``cultivar``; None takes the arguments of this process.
     """
     try:
-        code = cli.main(args=arguments, prog_name="cultivar", standalone_mode=False)
+        with _sigterm_like_ctrl_c():
+            code = cli.main(args=arguments, prog_name="cultivar", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -176,6 +185,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         click.echo(_disk_trouble(error), err=True)
         sys.exit(USER_ERROR)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and TORCH_OUT_OF_MEMORY not in str(error):
+            raise
+        click.echo(f"there is not enough memory for this; ask for less ({error})", err=True)
+        sys.exit(USER_ERROR)
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, for commands that do not handle it themselves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _disk_trouble(error: OSError) -> str:

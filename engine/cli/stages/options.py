@@ -32,10 +32,20 @@ class Decorator(Protocol):
 
 
 FILE = click.Path(path_type=Path)
-COUNT = click.IntRange(min=1)
-COUNT_OR_ZERO = click.IntRange(min=0)
 REPORT_ONLY = "report_only"
+LARGEST_COUNT = 10_000_000
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one, NumPy no negative one
+
+
+class Count(click.IntRange):
+    """A number of things; one that no computer holds is refused, without a bound in every help."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the count, or fail with one sentence."""
+        count: int = super().convert(value, param, ctx)
+        if count > LARGEST_COUNT:
+            self.fail(f"{count} is more than {LARGEST_COUNT}, the most there may be.", param, ctx)
+        return count
 
 
 class Finite(FloatParamType):
@@ -66,6 +76,8 @@ class Seed(IntParamType):
         return seed
 
 
+COUNT = Count(min=1)
+COUNT_OR_ZERO = Count(min=0)
 FINITE = Finite()
 POSITIVE = Number(min=0, min_open=True)
 NOT_NEGATIVE = Number(min=0)

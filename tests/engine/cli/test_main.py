@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import errno
+import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+import torch
 
 from engine.cli import main
 from engine.errors import RunInterruptedError
@@ -41,6 +46,73 @@ def exit_with(monkeypatch, capsys):
 )
 def test_what_a_user_can_mend_is_one_line_and_an_exit_code(exit_with, error, expected) -> None:
     assert exit_with(error) == expected
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ELOOP, errno.EINVAL])
+def test_a_path_that_cannot_be_is_one_line(exit_with, number) -> None:
+    error = OSError(number, os.strerror(number), "out/x")
+    told = f"{os.strerror(number)} (out/x); what was finished before is recorded\n"
+    assert exit_with(error) == (2, told)
+
+
+def failure_of(function) -> BaseException:
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        function()
+    return caught.value
+
+
+def test_too_little_memory_is_one_line(exit_with) -> None:
+    for error in (
+        MemoryError(),
+        failure_of(lambda: np.empty((10**6, 10**9))),
+        failure_of(lambda: torch.empty((10**6, 10**9))),
+    ):
+        code, told = exit_with(error)
+        assert code == 2
+        assert told.startswith("there is not enough memory for this; ask for less")
+        assert told.count("\n") == 1
+
+
+def test_other_runtime_errors_come_with_their_traceback(monkeypatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(main.cli, "main", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main.main()
+
+
+def test_sigterm_stops_like_ctrl_c(monkeypatch, capsys) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated(**_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("went on")
+
+    monkeypatch.setattr(main.cli, "main", terminated)
+    with pytest.raises(SystemExit) as exited:
+        main.main()
+    assert exited.value.code == 130
+    assert capsys.readouterr().err == "stopped at once; what was finished is recorded\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["distill", "--n-states", "999999999999"],
+        ["validate-distillation", "--n-states", "999999999999"],
+        ["distill", "--hidden-size", "200000"],
+        ["finetune", "--hidden-size", "20000000"],
+    ],
+)
+def test_absurd_sizes_are_one_sentence(capsys, tmp_path, monkeypatch, arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exited:
+        main.main(arguments)
+    assert exited.value.code == 2
+    error = capsys.readouterr().err
+    assert "ask for less" in error or "is more than 10000000, the most there may be" in error
 
 
 def test_a_defect_of_ours_comes_with_its_traceback(monkeypatch) -> None:
