@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,9 @@ DISK_TROUBLE = (
 )
 TORCH_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """In what torch says, as a RuntimeError, where memory is refused to it."""
+GARBAGE_AFTER = 50_000
+"""New objects between two looks for garbage: Python's 700 cost a short command about 0.2 s, mostly
+while torch is imported, all of whose objects stay."""
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -160,6 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: What follows ``cultivar``; None takes the arguments of this process.
     """
+    gc.set_threshold(GARBAGE_AFTER)
     try:
         with _sigterm_like_ctrl_c():
             code = cli.main(args=arguments, prog_name="cultivar", standalone_mode=False)

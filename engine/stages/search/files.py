@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,11 @@ class ChildFiles:
     dropout: float
     judging: Judging
 
+    @cached_property
+    def _records(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What is recorded of the states, hashed once."""
+        return self.states.record(), self.judged_on.record()
+
     def config(self, trial: Trial) -> dict[str, Any]:
         """Return all that a child depends on, as JSON values; paths are relative to its folder."""
         directory = self.run_dir / trial.child_id
@@ -65,9 +71,9 @@ class ChildFiles:
                     name: role.source(directory)
                     for name, role in zip(("parent_a", "parent_b"), self.parents, strict=True)
                 },
-                "states": self.states.record(),
+                "states": self._records[0],
                 "evaluation": {
-                    "states": self.judged_on.record(),
+                    "states": self._records[1],
                     **judging_settings(self.judging),
                 },
                 "versions": versions_for(self.judging),
@@ -106,7 +112,7 @@ class ChildFiles:
             **{name: source["path"] for name, source in config["parents"].items()},
             "child": CHILD if result.genome is None else INT8_CHILD,
         }
-        result.report["states"] = {**result.report["states"], **self.judged_on.record()}
+        result.report["states"] = {**result.report["states"], **self._records[1]}
         write_json(directory / REPORT, result.report)
         digests = {name: _sha256(directory / name) for name in files}
         write_json(
@@ -118,6 +124,8 @@ class ChildFiles:
         """Return a child that was made before just as it would be now; None where there is none."""
         directory = self.run_dir / trial.child_id
         found = read_json(directory / CONFIG)
+        if not found:
+            return None
         expected = self.config(trial)
         if {name: found.get(name) for name in expected} != expected:
             return None

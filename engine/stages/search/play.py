@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from engine.one_thread import one_thread
 from engine.seeding import Purpose, episode_seeds, key
 from engine.stages.networks import Network
 
@@ -31,5 +31,5 @@ def episode_returns(
 
     policy = StackedPolicy(networks[0].spec, [network.weights for network in networks])
     seeds = episode_seeds(key(seed, Purpose.EPISODES), episodes)
-    with threadpool_limits(1):
+    with one_thread():
         return evaluate(EnvironmentConfig(id=environment_id), policy, seeds).returns

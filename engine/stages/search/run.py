@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from engine.dispatch.executor import Batch, Executor
 from engine.errors import RunInterruptedError, StageError
 from engine.layout import SEARCH_SETTINGS
+from engine.one_thread import one_thread
 from engine.run_lock import take_lock
 from engine.stages.distillation.teacher_states import environment_of_teachers
 from engine.stages.recombination.crossover import cross
@@ -74,7 +73,7 @@ def crossover_search(
     """
     _check(search)
     run_dir.mkdir(parents=True, exist_ok=True)
-    with take_lock(run_dir), threadpool_limits(1):
+    with take_lock(run_dir), one_thread():
         return _search(search, run_dir, executor, stop or threading.Event(), tell)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from engine.errors import StageError
+from engine.one_thread import one_thread
 from engine.stages.networks import Network
 
 CHUNK = 8192
@@ -80,7 +80,7 @@ def all_q_values(
     On one thread, so that they are the same bytes on any number of cores. Weights that are no
     numbers give Q-values that are none; see :func:`unusable`.
     """
-    with threadpool_limits(1), np.errstate(all="ignore"):
+    with one_thread(), np.errstate(all="ignore"):
         return {
             name: np.concatenate(
                 [network.q_values(states[i : i + CHUNK]) for i in range(0, len(states), CHUNK)]

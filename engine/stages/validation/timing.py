@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from engine.errors import StageError
+from engine.one_thread import one_thread
 from engine.stages.networks import Network
 
 RUNTIME = "weights dequantized at load, float32 arithmetic"
@@ -138,13 +138,14 @@ def peak_resident_kilobytes() -> int | None:
     return peak // 1024 if sys.platform == "darwin" else peak  # there it is in bytes
 
 
+@np.errstate(over="ignore", invalid="ignore")  # such values are told of where they are compared
 def _times(
     networks: Mapping[str, Network], states: NDArray[np.float32], warmup: int, repeats: int
 ) -> dict[str, list[float]]:
     """Return the time of each timed pass of each network, in milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in networks}
     order = list(networks.items())
-    with threadpool_limits(1):
+    with one_thread():
         for turn in range(warmup + repeats):
             for name, network in order if turn % 2 == 0 else reversed(order):
                 start = time.perf_counter()
