@@ -50,6 +50,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def test_weights_that_overflow_are_timed_without_a_warning() -> None:
+    weights = {
+        name: np.full_like(tensor, 1e30) if tensor.ndim == 2 else tensor
+        for name, tensor in initial_weights(SPEC, 0).items()
+    }
+    weights["network.0.weight"][::2] *= -1  # or the normalization would subtract all of it
+    rows = np.ones((3, 4), np.float32)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        Network(SPEC, weights).q_values(rows)
+    times = timing._times({"student": Network(SPEC, weights)}, rows, 1, 2)
+    assert len(times["student"]) == 2
+
+
 def test_latency_is_taken_over_the_passes_after_the_warm_up(clock: Clock) -> None:
     times = [9.0, 9.0, 0.001, 0.002, 0.003, 0.004, 0.1]
     network = Slow(SPEC, {}, clock, times)
