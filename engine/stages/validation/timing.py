@@ -139,7 +139,6 @@ def peak_resident_kilobytes() -> int | None:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # such values are told of where they are compared
-@np.errstate(over="ignore", invalid="ignore")  # such values are told of where they are compared
 def _times(
     networks: Mapping[str, Network], states: NDArray[np.float32], warmup: int, repeats: int
 ) -> dict[str, list[float]]:
