@@ -210,9 +210,7 @@ def test_networks_that_cannot_be_compared_are_refused(synthetic, tmp_path):
     ):
         with pytest.raises(StageError, match=message):
             find_quantized_pair("A", places)
-    with pytest.raises(
-        StageError, match=r"--parent-hidden\) is 64, whose .*\(32, 32\)"
-    ):
+    with pytest.raises(StageError, match=r"--parent-hidden\) is 64, whose .*\(32, 32\)"):
         find_quantized_pair("A", Places(int8), Sizes(hidden=64))
 
 
