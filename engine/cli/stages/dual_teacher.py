@@ -114,6 +114,12 @@ def _common_options(n_states: int, finetune_lr: float, directory: str) -> Decora
     default=StudentLimits.max_distill_kl,
     help="Greatest T^2 KL divergence of a student at the temperature of the distillation.",
 )
+@click.option(
+    "--min-return-share",
+    type=SHARE,
+    default=0.99,
+    help="Least mean return of the child, as a share of the better parent's.",
+)
 @threshold_options(ChildLimits)
 @one_writer
 def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **given: Any) -> int:
@@ -123,7 +129,7 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
     crosses them, fine-tunes the child towards both parents, and judges every network on held-out
     states and in held-out episodes. Parents that are given keep their own replay states.
 
-    Exits with 1 if a student or the child misses a limit.
+    Exits with 1 if a student or the child misses a limit, that on its return among them.
     """
     from engine.stages.cartpole.dual_teacher import DualTeacherSettings
     from engine.stages.cartpole.report import run_dual_teacher
@@ -160,6 +166,7 @@ def dual_teacher_cartpole(parents: ParentSettings, thresholds: ChildLimits, **gi
         selection_episodes=given["selection_episodes"],
         student_limits=StudentLimits(given["min_distill_agreement"], given["max_distill_kl"]),
         child_limits=thresholds,
+        min_return_share=given["min_return_share"],
         episodes=given["n_episodes"],
         report_only=given["report_only"],
         flags=_flags(),

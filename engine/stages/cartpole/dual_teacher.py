@@ -68,6 +68,7 @@ class DualTeacherSettings:
         selection_episodes: Episodes that choose between them.
         student_limits: What students must keep of their teachers.
         child_limits: What the child must keep of the parents.
+        min_return_share: What the child must return, as a share of the better parent.
         episodes: Held-out episodes that every network plays.
         report_only: Whether limits that are missed leave ``passed`` true, as documented.
         flags: The command line, for the report.
@@ -91,6 +92,7 @@ class DualTeacherSettings:
     selection_episodes: int = 64
     student_limits: StudentLimits = field(default_factory=StudentLimits)
     child_limits: ChildLimits = field(default_factory=ChildLimits)
+    min_return_share: float = 0.99
     episodes: int = 100
     report_only: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)

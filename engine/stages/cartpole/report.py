@@ -128,15 +128,16 @@ def _pipeline_report(
 ) -> dict[str, Any]:
     distillation_passed = all(report["passed"] for report in students.values())
     recombination_passed = bool(child["passed"])
-    checks_passed = distillation_passed and recombination_passed
-    reasons = [
-        *(f"student {label}: {students[label]['reason']}" for label in LABELS),
-        f"child: {child['reason']}",
-    ]
-    verdicts = [*(students[label] for label in LABELS), child]
-    failed = [
-        reason for reason, verdict in zip(reasons, verdicts, strict=True) if not verdict["passed"]
-    ]
+    share = _share(returns, "child")
+    returns_passed = share is not None and share >= settings.min_return_share
+    judged = [(f"student {label}", students[label]) for label in LABELS] + [("child", child)]
+    failed = [f"{name}: {verdict['reason']}" for name, verdict in judged if not verdict["passed"]]
+    if not returns_passed:
+        failed.append(
+            f"child: its share of the better parent's return is "
+            f"{'unknown' if share is None else f'{share:.3f}'}, below {settings.min_return_share:g}"
+        )
+    checks_passed = not failed
     return {
         "pipeline": "dual_teacher_cartpole",
         "issue": "Dooders/AgentFarm#8",
@@ -159,10 +160,12 @@ def _pipeline_report(
         "returns": returns,
         "crossing": crossing(returns),
         "warnings": warnings(made.players, made.states.heldout, returns),
-        "child_return_share": _share(returns, "child"),
+        "child_return_share": share,
         "child_int8_return_share": _share(returns, "child_int8"),
         "distillation_passed": distillation_passed,
         "recombination_passed": recombination_passed,
+        "returns_passed": returns_passed,
+        "min_return_share": settings.min_return_share,
         "checks_passed": checks_passed,
         "reason": "; ".join(failed) or None,
         "passed": checks_passed or settings.report_only,

@@ -205,7 +205,7 @@ def _results(
         if missing:
             work.append(Batch.of(missing, {}))
     upcoming = iter(work)
-    for batch in itertools.islice(upcoming, executor.n_workers):
+    for batch in itertools.islice(upcoming, 0 if stop.is_set() else executor.n_workers):
         tell(_begins(batch, context))
     goes_on = "start the same command again to go on"
     try:

@@ -93,8 +93,11 @@ def test_the_report_tells_every_flag_and_what_came_of_it(folder) -> None:
         assert (folder / path).is_file()
     assert report["passed"] is True
     assert report["checks_passed"] == (
-        report["distillation_passed"] and report["recombination_passed"]
+        report["distillation_passed"]
+        and report["recombination_passed"]
+        and report["returns_passed"]
     )
+    assert report["returns_passed"] == (report["child_return_share"] >= 0.99)
     child = read(folder / "run" / "recombination_validation.json")
     assert child["passed"] == report["recombination_passed"]
     assert set(child["comparisons"]) == {
@@ -202,6 +205,15 @@ def test_a_limit_that_is_missed_ends_with_1_unless_only_a_report_is_wanted(
     assert "child: child_vs_parent_a.centered_mse is" in report["reason"]
     assert "student A: action_agreement is" in report["reason"]
     assert f"did not pass: {report['reason']}" in " ".join(out.split())
+    loose = ("--min-action-agreement", "0", "--min-distill-agreement", "0", "--max-mse", "1e6")
+    loose += ("--max-kl-divergence", "1e6", "--max-distill-kl", "1e6", "--output-dir", "run")
+    loose += ("--min-cosine-similarity", "-1")
+    for least, passes in (("0", True), ("1", report["child_return_share"] >= 1)):
+        code, *_ = run(capsys, "dual-teacher-cartpole", *SMALL, *loose, "--min-return-share", least)
+        again = read(Path("run/pipeline_report.json"))
+        assert (code, again["returns_passed"]) == (0 if passes else 1, passes)
+        if not passes:
+            assert "of the better parent's return is" in again["reason"]
     code, *_ = run(capsys, "dual-teacher-cartpole", *SMALL, *strict, "--report-only")
     report = read(Path("run/pipeline_report.json"))
     assert (code, report["passed"], report["checks_passed"]) == (0, True, False)
