@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from engine.cli.stages.one_writer import one_writer
-from engine.cli.stages.options import COUNT, FILE, labels, pair_option
+from engine.cli.stages.options import FILE, labels, pair_option
 from engine.cli.stages.parent_options import parent_options
+from engine.cli.stages.value_types import COUNT
 from engine.cli.stages.wrapping import say
 from engine.stages.cartpole.parent_settings import ParentSettings
 

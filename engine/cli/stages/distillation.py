@@ -9,19 +9,21 @@ import click
 
 from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
-    COUNT,
-    DECAY,
     FILE,
-    FRACTION,
-    INSIDE,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
     labels,
     pair_option,
     seed_option,
     size_options,
     unsafe_option,
+)
+from engine.cli.stages.value_types import (
+    COUNT,
+    DECAY,
+    FRACTION,
+    INSIDE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
 )
 
 if TYPE_CHECKING:

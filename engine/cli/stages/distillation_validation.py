@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.stages.options import (
-    COUNT,
-    COUNT_OR_ZERO,
     FILE,
-    NOT_NEGATIVE,
-    SEED,
     finish,
     k_values_option,
     labels,
@@ -21,6 +17,7 @@ from engine.cli.stages.options import (
     validator_options,
 )
 from engine.cli.stages.outcome import outcome
+from engine.cli.stages.value_types import COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, SEED
 from engine.errors import StageError
 from engine.stages.validation.thresholds import DistillationThresholds
 

@@ -11,20 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.stages.one_writer import one_writer
-from engine.cli.stages.options import (
-    COUNT,
-    FILE,
-    SEED,
-    SHARE,
-    Decorator,
-    F,
-    Number,
-    finish,
-    threshold_options,
-    unsafe_option,
-)
+from engine.cli.stages.options import FILE, Decorator, F, finish, threshold_options, unsafe_option
 from engine.cli.stages.outcome import returns_lines
 from engine.cli.stages.parent_options import asked_training, parent_options
+from engine.cli.stages.value_types import COUNT, SEED, SHARE, Number
 from engine.cli.stages.wrapping import say
 from engine.errors import RunInterruptedError
 from engine.stages.cartpole.limits import ChildLimits, StudentLimits

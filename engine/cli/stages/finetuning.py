@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.stages.one_writer import one_writer
-from engine.cli.stages.options import (
+from engine.cli.stages.options import FILE, Decorator, size_options, unsafe_option
+from engine.cli.stages.value_types import (
     COUNT,
     COUNT_OR_ZERO,
     DECAY,
-    FILE,
     FRACTION,
     INSIDE,
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
     SHARE,
-    Decorator,
-    size_options,
-    unsafe_option,
 )
 from engine.errors import StageError
 

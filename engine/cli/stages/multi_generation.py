@@ -9,11 +9,7 @@ import click
 
 from engine.cli.stages.many_values import ManyValues
 from engine.cli.stages.options import (
-    COUNT,
     FILE,
-    SEED,
-    SHARE,
-    Number,
     episode_options,
     size_options,
     states_options,
@@ -22,6 +18,7 @@ from engine.cli.stages.options import (
     unsafe_option,
 )
 from engine.cli.stages.search import search_options, teller, workers_of
+from engine.cli.stages.value_types import COUNT, SEED, SHARE, Number
 from engine.formatting import decimals_for, format_number
 from engine.stages.search.space import CUSTOM, search_space
 from engine.stages.validation.thresholds import RecombinationThresholds

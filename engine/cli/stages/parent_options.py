@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.stages.options import COUNT, SEED, SHARE, Decorator, F, Number
+from engine.cli.stages.options import Decorator, F
+from engine.cli.stages.value_types import COUNT, SEED, SHARE, Number
 from engine.stages.cartpole.parent_settings import ParentSettings
 
 if TYPE_CHECKING:

@@ -9,12 +9,7 @@ import click
 
 from engine.cli.stages.one_writer import one_writer
 from engine.cli.stages.options import (
-    COUNT,
     FILE,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    SHARE,
     labels,
     pair_option,
     seed_option,
@@ -22,6 +17,7 @@ from engine.cli.stages.options import (
     training_states_option,
     unsafe_option,
 )
+from engine.cli.stages.value_types import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, SHARE
 from engine.errors import StageError
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ import click
 
 from engine.cli.stages.many_values import ManyValues
 from engine.cli.stages.options import (
-    COUNT,
-    COUNT_OR_ZERO,
     FILE,
     finish,
     labels,
@@ -19,6 +17,7 @@ from engine.cli.stages.options import (
     validator_options,
 )
 from engine.cli.stages.outcome import outcome
+from engine.cli.stages.value_types import COUNT, COUNT_OR_ZERO
 from engine.stages.validation.thresholds import QuantizationThresholds
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.stages.options import COUNT, FILE, SEED, SHARE, size_options
+from engine.cli.stages.options import FILE, size_options
+from engine.cli.stages.value_types import COUNT, SEED, SHARE
 
 if TYPE_CHECKING:
     from engine.stages.recombination.crossover_benchmark import CrossoverFigures

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from engine.cli.stages.options import (
-    COUNT_OR_ZERO,
     FILE,
     Decorator,
     finish,
@@ -17,6 +16,7 @@ from engine.cli.stages.options import (
     validator_options,
 )
 from engine.cli.stages.outcome import outcome
+from engine.cli.stages.value_types import COUNT_OR_ZERO
 from engine.stages.validation.thresholds import RecombinationThresholds
 
 SHOW = {"show_default": True}

@@ -10,11 +10,7 @@ import click
 
 from engine.cli.stages.many_values import ManyValues
 from engine.cli.stages.options import (
-    COUNT,
     FILE,
-    FINITE,
-    SEED,
-    SHARE,
     episode_options,
     finish,
     size_options,
@@ -23,6 +19,7 @@ from engine.cli.stages.options import (
     training_states_option,
     unsafe_option,
 )
+from engine.cli.stages.value_types import COUNT, FINITE, SEED, SHARE
 from engine.formatting import decimals_for, format_number
 from engine.stages.search.scores import MEANINGS, PRIMARY_METRICS
 from engine.stages.search.space import CUSTOM, MODES, REGIMES, SPACES, search_space

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli.stages import options
+from engine.cli.stages.value_types import SHARE
 from engine.errors import StageError
 
 
@@ -85,7 +86,7 @@ def test_a_seed_that_no_generator_takes_is_refused(seed) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-0.5", "1.5", "x"])
 def test_a_share_is_a_finite_number_from_0_to_1(value) -> None:
-    share = click.option("--share", type=options.SHARE)
+    share = click.option("--share", type=SHARE)
     assert "Invalid value" in arguments(share, given=["--share", value], expect=2)
 
 
