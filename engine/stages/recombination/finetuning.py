@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,19 @@ class FineTuned:
     Attributes:
         child: The child before.
         network: The float32 child after: that of the best epoch, or the start, calibrated.
-        genome: Its int8 export, its output layer refitted on the training states.
         outcome: How it learned.
+        states: What it was trained on, ``(N, n_inputs)``.
     """
 
     child: Child
     network: Network
-    genome: Genome
     outcome: Imitated
+    states: NDArray[np.float32]
+
+    @cached_property
+    def genome(self) -> Genome:
+        """Its int8 export, its output layer refitted on the training states."""
+        return quantized(self.network, self.states, CHILD)
 
     @property
     def int8(self) -> Network:
@@ -117,12 +123,7 @@ def fine_tune(children: Sequence[Child], states: NDArray[np.float32]) -> list[Fi
         )
         jobs.append(job)
     return [
-        FineTuned(
-            child,
-            outcome.network,
-            quantized(outcome.network, states, CHILD),
-            outcome,
-        )
+        FineTuned(child, outcome.network, outcome, states)
         for child, outcome in zip(children, imitate(jobs, states), strict=True)
     ]
 

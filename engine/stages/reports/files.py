@@ -30,16 +30,18 @@ def write_text(path: Path, text: str) -> None:
 
 def plain(value: Any) -> Any:
     """Return ``value`` as JSON values: no arrays, no NaN, no infinity, no paths."""
+    if isinstance(value, str | int | None):
+        return value
+    if isinstance(value, float):  # NumPy's float64, too
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     if isinstance(value, Path):
         return str(value)
     return value
