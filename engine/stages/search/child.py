@@ -182,11 +182,6 @@ class SearchContext:
 
     def _report(self, child: _Made, returns: NDArray[np.float64] | None) -> dict[str, Any]:
         report = self._validated(child.judged)
-        report["model_formats"] = {
-            "parent_a": "float32",
-            "parent_b": "float32",
-            "child": "float32" if child.genome is None else "int8",
-        }
         if child.genome is not None:
             unrounded = self._validated(child.network)
             report["float_child"] = {

@@ -30,6 +30,8 @@ from engine.stages.states import EvaluationStates
 
 CHILD, INT8_CHILD = "child.pt", "child_int8.pt"
 REPORT, CONFIG = "eval_report.json", "run_config.json"
+PARENTS = ("parent_a", "parent_b")
+"""Names of the parents in every file of a search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,7 @@ class ChildFiles:
                 **trial_settings(trial, self.reference, self.dropout),
                 "parents": {
                     name: role.source(directory)
-                    for name, role in zip(("parent_a", "parent_b"), self.parents, strict=True)
+                    for name, role in zip(PARENTS, self.parents, strict=True)
                 },
                 "states": self._records[0],
                 "evaluation": {
@@ -111,6 +113,10 @@ class ChildFiles:
         result.report["model_paths"] = {
             **{name: source["path"] for name, source in config["parents"].items()},
             "child": CHILD if result.genome is None else INT8_CHILD,
+        }
+        result.report["model_formats"] = {
+            **{name: role.format for name, role in zip(PARENTS, self.parents, strict=True)},
+            "child": "float32" if result.genome is None else "int8",
         }
         result.report["states"] = {**result.report["states"], **self._records[1]}
         write_json(directory / REPORT, result.report)

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from engine.stages.networks import Network
 from engine.stages.search.child import ChildResult
-from engine.stages.search.files import CHILD, CONFIG, INT8_CHILD, REPORT
+from engine.stages.search.files import CHILD, CONFIG, INT8_CHILD, PARENTS, REPORT
 from engine.stages.search.scores import PrimaryMetric, Score, agreement_score
 from engine.stages.search.space import Trial
 from engine.stages.validation.fidelity import compare
 from engine.stages.validation.role_checks import all_q_values
-
-PARENTS = ("parent_a", "parent_b")
 
 MANIFEST_COLUMNS = (
     "child_id",
@@ -91,6 +89,7 @@ class Judge:
 
     Attributes:
         parents: Parent A and parent B.
+        parent_formats: What each of them is in its file: ``float32`` or ``int8``.
         states: What all are judged on, ``(M, n_inputs)``.
         metric: The primary metric.
         degenerate_threshold: Children with a lower one are marked; 0 marks none.
@@ -98,6 +97,7 @@ class Judge:
     """
 
     parents: tuple[Network, Network]
+    parent_formats: tuple[str, str]
     states: NDArray[np.float32]
     metric: PrimaryMetric
     degenerate_threshold: float = 0.0
@@ -160,7 +160,7 @@ class Judge:
         for number, (name, parent) in enumerate(zip(PARENTS, self.parents, strict=True)):
             row: dict[str, Any] = dict.fromkeys(MANIFEST_COLUMNS)
             row |= {"child_id": name, "degenerate": False, "status": "ok", "reason": ""}
-            row["scored_format"] = "float32"
+            row["scored_format"] = self.parent_formats[number]
             played = None if self.parent_returns is None else self.parent_returns[number]
             returns = None if played is None else Score(played)
             entries.append(Entry(row, self._fill(row, parent, played), True, returns))

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.stages.search.ranking import PARENTS, Entry, ranked
+from engine.stages.search.files import PARENTS
+from engine.stages.search.ranking import Entry, ranked
 from engine.stages.search.scores import MEANINGS, PrimaryMetric, Score
 
 TOP = 3

@@ -151,6 +151,7 @@ def _search(
         )
     judge = Judge(
         (a.network, b.network),
+        (a.format, b.format),
         judged_on.states,
         search.primary_metric,
         search.degenerate_threshold,

@@ -26,6 +26,7 @@ from engine.stages.search.run import batches, crossover_search
 from engine.stages.search.setup import Workers
 from engine.stages.search.space import Recipe, Regime, SearchSpace, search_space
 from engine.stages.state_sets import training_states
+from populations.genome import Genome, Lineage
 
 QUICK = Regime("quick", epochs=1, lr=1e-3)
 QUICK_QAT = Regime("quick_qat", epochs=1, lr=1e-3, quantization_applied="ptq_dynamic")
@@ -154,6 +155,24 @@ def test_children_are_judged_on_states_that_they_were_not_trained_on(done) -> No
     assert report["states"]["held_out"] is True
     states = training_states(96, 4, 42)
     assert report["states"]["sha256"] == states.record()["heldout_sha256"]
+
+
+def test_files_say_which_parent_is_int8(tmp_path) -> None:
+    parent_a, parent_b = make_search(tmp_path).parent_a, make_parent(tmp_path, "parent_B", 1)
+    spec = parent_a.network.spec
+    genome = Genome.from_weights(spec, parent_a.network.weights, Lineage("student", 0, 0))
+    save_role(tmp_path / "int8.pt", genome, sidecar("student_int8", spec, 0.1))
+    int8 = load_role("parent_A", tmp_path / "int8.pt")
+    space = SearchSpace("custom", (Recipe("layer"),), (QUICK,))
+    search = Search(int8, parent_b, states=training_states(96, 4, 42), space=space)
+    with Workers().start(lambda text: None) as (executor, stop):
+        crossover_search(search, tmp_path / "run", executor, stop)
+    [report] = (json.loads(path.read_text()) for path in tmp_path.glob("run/*/eval_report.json"))
+    expected = {"parent_a": "int8", "parent_b": "float32", "child": "float32"}
+    assert report["model_formats"] == expected
+    rows = json.loads((tmp_path / "run/leaderboard.json").read_text())
+    formats = {row["child_id"]: row["scored_format"] for row in rows}
+    assert (formats["parent_a"], formats["parent_b"]) == ("int8", "float32")
 
 
 def test_a_child_trained_for_int8_is_exported_and_scored_as_int8(done) -> None:
