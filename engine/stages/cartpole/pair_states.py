@@ -6,18 +6,15 @@ Normally distributed rows are never used, as no pole ever stands like that.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from engine.errors import StageError
-from engine.stages.cartpole.parent_pair import N_INPUTS, Parent
-from engine.stages.cartpole.parent_settings import ENVIRONMENT, LABELS
+from engine.stages.cartpole.parent_pair import Parent
+from engine.stages.cartpole.parent_settings import ENVIRONMENT, N_INPUTS
 from engine.stages.distillation.teacher_states import played_states
-from engine.stages.roles import Role, lineage
+from engine.stages.replay import replay_states
 from engine.stages.state_sets import (
     MIN_HELDOUT,
     States,
@@ -25,7 +22,6 @@ from engine.stages.state_sets import (
     read_states,
     rows_as_bytes,
     split_states,
-    states_sha256,
     training_states,
 )
 
@@ -80,43 +76,6 @@ def states_of_parents(
             )
     tell(f"states: {len(chosen.train):,} to train on, {len(chosen.heldout):,} held out")
     return chosen
-
-
-def replay_states(role: Role) -> tuple[States, str] | None:
-    """Return what a network, or one that it was made from, saw while it learned, and its file.
-
-    It is what a sidecar names under ``replay_states``, or ``replay_states_A.npy`` beside a file
-    ``parent_A...``; None where there is none.
-
-    Raises:
-        StageError: The file cannot be read, or is not the one that the sidecar speaks of.
-    """
-    for directory, sidecar in lineage(role)[0]:
-        recorded = sidecar.get("replay_states")
-        if not isinstance(recorded, dict):
-            continue
-        name = recorded.get("path") or recorded.get("file")
-        path = directory / str(name)
-        if name and path.is_file():
-            rows = read_states(path, N_INPUTS)
-            _check_recorded(path, rows, recorded, role)
-            return rows, path.name
-    if role.path is not None:
-        for label in LABELS:
-            path = role.path.parent / f"replay_states_{label}.npy"
-            if role.path.name.startswith(f"parent_{label}") and path.is_file():
-                return read_states(path, N_INPUTS), path.name
-    return None
-
-
-def _check_recorded(path: Path, rows: States, recorded: Mapping[str, Any], role: Role) -> None:
-    """Refuse a file that was replaced; the hash may be that of the rows or of the file."""
-    digests = {states_sha256(rows), hashlib.sha256(path.read_bytes()).hexdigest()}
-    if recorded.get("sha256") not in digests:
-        raise StageError(
-            f"{path}: expected what {role.name} ({role.path}) saw while it learned, but the file "
-            "was replaced; train the parent again, or give states with --states-file"
-        )
 
 
 def _states_of(

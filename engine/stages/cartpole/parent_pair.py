@@ -18,14 +18,13 @@ from engine.stages.cartpole.asked_training import (
     check_asked,
     settings_of,
 )
-from engine.stages.cartpole.parent_settings import LABELS, ParentSettings
+from engine.stages.cartpole.parent_settings import LABELS, N_ACTIONS, N_INPUTS, ParentSettings
 from engine.stages.cartpole.parents import train_parents
 from engine.stages.networks import teacher_spec
 from engine.stages.roles import Role, load_role
 from engine.stages.validation.role_checks import check_roles, non_finite_tensor
 
 Origin = Literal["given", "reused", "trained"]
-N_INPUTS, N_ACTIONS = 4, 2
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from engine.errors import StageError
 
 ENVIRONMENT = "CartPole-v1"
+N_INPUTS, N_ACTIONS = 4, 2
 STEPS_PER_EPISODE = 500
 """Environment steps that the budget counts for one episode: the longest there is."""
 LABELS = ("A", "B")

@@ -16,6 +16,8 @@ from engine.seeding import Purpose, episode_seeds, key, stream
 from engine.stages.cartpole.parent_settings import (
     ENVIRONMENT,
     LABELS,
+    N_ACTIONS,
+    N_INPUTS,
     STEPS_PER_EPISODE,
     ParentSettings,
 )
@@ -32,7 +34,6 @@ if TYPE_CHECKING:  # these import gymnasium
 
 Tell = Callable[[str], None]
 
-N_INPUTS, N_ACTIONS = 4, 2
 CHECKPOINT_EPISODES = 32
 MAX_GRAD_NORM = 1.0
 """Where AgentFarm clips, too. With it, the worst of 140 seeds returned 496; with ten times as much,

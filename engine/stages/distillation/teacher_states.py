@@ -6,7 +6,6 @@ distributed rows: those agree with no environment (the angles of CartPole stay w
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,14 +14,13 @@ import numpy as np
 
 from engine.errors import StageError
 from engine.seeding import Purpose, episode_seeds, key, stream
+from engine.stages.replay import replay_states
 from engine.stages.roles import Role
 from engine.stages.state_sets import (
     MIN_HELDOUT,
     States,
     StateSet,
-    read_states,
     split_states,
-    states_sha256,
     training_states,
 )
 
@@ -36,8 +34,6 @@ NO_ENVIRONMENT = (
     "no environment is known, so states are drawn at random, which a trained network has never "
     "seen; give --env, for example --env CartPole-v1, or --states-file"
 )
-REPLAY = "replay_states"
-"""In a teacher's sidecar: the ``.npy`` file of what it saw while it learned, and its SHA-256."""
 
 
 def environment_of_teachers(teachers: Sequence[Role], given: str | None) -> str | None:
@@ -108,11 +104,11 @@ def states_for_students(
         chosen = training_states(n_states, n_inputs, seed, states_file, heldout_fraction)
     else:
         n_states = n_states or PLAYED_STATES
-        replays = [_replay_of(teacher) for teacher in teachers]
-        files = [path for path in replays if path is not None]
-        if len(files) == len(teachers):
-            rows = np.concatenate([read_states(path, n_inputs) for path in files])
-            source = f"{environment}: {', '.join(path.name for path in files)}"
+        found = [replay_states(teacher) for teacher in teachers]
+        replays = [replay for replay in found if replay is not None]
+        if len(replays) == len(teachers):
+            rows = np.concatenate([seen for seen, _ in replays])
+            source = f"{environment}: {', '.join(name for _, name in replays)}"
         else:
             n_heldout = math.ceil(n_states * heldout_fraction / (1 - heldout_fraction))
             size = n_states + max(n_heldout, MIN_HELDOUT)
@@ -178,26 +174,6 @@ def played_states(
             "give a --states-file"
         )
     return states
-
-
-def _replay_of(teacher: Role) -> Path | None:
-    """Return the file of the states that a teacher saw while it learned, where there is one."""
-    recorded = teacher.sidecar.get(REPLAY) or {}
-    # `train-cartpole-parents` records the name of a file beside it, and the hash of its rows.
-    name = recorded.get("path") or recorded.get("file")
-    if teacher.path is None or not name:
-        return None
-    path: Path = teacher.path.parent / name
-    if not path.is_file():
-        return None
-    rows = read_states(path, teacher.network.spec.n_inputs)
-    digests = {hashlib.sha256(path.read_bytes()).hexdigest(), states_sha256(rows)}
-    if recorded.get("sha256") not in digests:
-        raise StageError(
-            f"{path}: expected what {teacher.name} ({teacher.path}) saw while it was trained, but "
-            "the file was replaced; train it again, or choose states with --states-file"
-        )
-    return path
 
 
 def _check_fits(environment: str, teachers: Sequence[Role]) -> None:

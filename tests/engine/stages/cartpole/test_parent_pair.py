@@ -7,10 +7,11 @@ import pytest
 from engine.errors import StageError, TeacherError
 from engine.learning.checkpoints import save_network
 from engine.stages.cartpole.asked_training import AskedTraining
-from engine.stages.cartpole.pair_states import replay_states, states_of_parents
+from engine.stages.cartpole.pair_states import states_of_parents
 from engine.stages.cartpole.parent_pair import PairChoice, find_parents
 from engine.stages.cartpole.parent_settings import ParentSettings
 from engine.stages.networks import initial_weights, teacher_spec
+from engine.stages.replay import replay_states
 from engine.stages.roles import load_role
 from populations.network import NetworkSpec
 

@@ -23,6 +23,7 @@ from engine.stages.distillation.teachers import (
 from engine.stages.imitation.config import ImitationConfig
 from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.roles import save_role, sidecar
+from engine.stages.state_sets import states_sha256
 
 SMALL = Sizes(hidden=20)
 QUICK = ImitationConfig(epochs=3, seed=5)
@@ -201,13 +202,10 @@ def test_random_teachers_of_a_named_environment_play_it(tmp_path):
 
 
 def test_states_that_the_teachers_saw_in_training_come_first(tmp_path):
-    import hashlib
-
     spec = teacher_spec(4, 2, 16)
     seen = np.random.default_rng(0).uniform(-0.1, 0.1, (200, 4)).astype(np.float32)
     np.save(tmp_path / "replay_states_A.npy", seen)
-    digest = hashlib.sha256((tmp_path / "replay_states_A.npy").read_bytes()).hexdigest()
-    replay = {"path": "replay_states_A.npy", "sha256": digest}
+    replay = {"file": "replay_states_A.npy", "sha256": states_sha256(seen)}
     path = teacher_file(
         tmp_path / "parent_A.pt", spec, environment="CartPole-v1", replay_states=replay
     )
