@@ -2,7 +2,7 @@
 
 python scripts/reproduce_pipeline.py
 
-About four minutes of one core. The commands run in a temporary folder; --keep names another one.
+Less than a minute of one core. The commands run in a temporary folder; --keep names another one.
 """
 
 from __future__ import annotations
