@@ -61,7 +61,7 @@ DAMAGE = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
+    NotImplementedError,  # a compression that zipfile does not know
     OverflowError,
     RecursionError,
     TypeError,

@@ -186,6 +186,7 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
+        # The last one stands for a version or compression that zipfile does not know.
         except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
             raise TeacherError(f"{path}: the file is truncated or damaged ({error})") from error
         if any(name.endswith("/constants.pkl") for name in names):

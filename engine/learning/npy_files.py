@@ -14,7 +14,7 @@ NPY_DAMAGE = (
     MemoryError,
     RecursionError,
     SyntaxError,
-    NotImplementedError,
+    NotImplementedError,  # a compression that zipfile does not know
     RuntimeError,  # an encrypted archive
     tokenize.TokenError,  # a brace that is never closed
     zipfile.BadZipFile,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def require_onnx() -> None:
         StageError: As said, with the command that installs it.
     """
     try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+        for package in ("onnx", "onnxruntime"):
+            importlib.import_module(package)
     except ImportError as error:
         raise StageError(
             f"ONNX models need the packages onnx and onnxruntime ({error}); install them with "

@@ -83,7 +83,7 @@ def csv_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a header; what is missing, None or NaN is an empty cell.
+    """Return rows as CSV with a header; an empty cell is what is missing, None or not finite.
 
     The columns are those of all rows, in the order in which they first come up.
     """
@@ -111,4 +111,4 @@ def _columns(name: str, value: Any) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return value if is_known(value) else ""
+    return "" if value is None or (isinstance(value, float) and not math.isfinite(value)) else value

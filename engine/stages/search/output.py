@@ -10,9 +10,10 @@ import numpy as np
 
 from engine.stages.networks import Network
 from engine.stages.reports.files import write_json, write_text
+from engine.stages.reports.table import csv_text
 from engine.stages.roles import Role
 from engine.stages.search.child import DEFAULT_JUDGING, ChildResult, Judging, Reference
-from engine.stages.search.ranking import Entry, Judge, ranked, to_csv
+from engine.stages.search.ranking import LEADERBOARD_COLUMNS, Entry, Judge, ranked
 from engine.stages.search.recommendation import recommendation
 from engine.stages.search.scores import PrimaryMetric
 from engine.stages.search.space import SearchSpace, Trial
@@ -112,7 +113,8 @@ def write_search(run_dir: Path, search: Search, found: Found, judged_on: Evaluat
         )
     write_json(run_dir / MANIFEST, [entry.row for entry in found.entries])
     write_json(run_dir / f"{LEADERBOARD}.json", found.rows)
-    write_text(run_dir / f"{LEADERBOARD}.csv", to_csv(found.rows))
+    rows = [{name: row[name] for name in LEADERBOARD_COLUMNS} for row in found.rows]
+    write_text(run_dir / f"{LEADERBOARD}.csv", csv_text(rows))
     text = recommendation(
         [*found.entries, *found.parents],
         search.primary_metric,

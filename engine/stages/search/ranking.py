@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,20 +231,6 @@ def leaderboard(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         }
         for rank, entry in enumerate(ranked(entries), 1)
     ]
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows of a leaderboard as CSV; what is not a number is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, LEADERBOARD_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(row[name]) for name in LEADERBOARD_COLUMNS})
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _share_error(share: float, n: int) -> float:
