@@ -118,6 +118,11 @@ class PopulationManager:
         self._plans: dict[tuple[str, int, int], ChildPlan | EvaluationPlan] = {}
         self.elites: dict[str, Member] = {}
         self._newborn: dict[int, Member] = {}
+        self._bases: dict[str, Genome] = {}  # genomes whose unit order some member keeps, by id
+
+    def remember(self, genome: Genome) -> None:
+        """Keep a genome whose order of hidden units others will keep: the shared ancestor."""
+        self._bases[genome.id] = genome
 
     def expect(self, plans: Sequence[ChildPlan]) -> None:
         """Announce births that were planned elsewhere: the students of generation 0."""
@@ -164,7 +169,13 @@ class PopulationManager:
             mutation=recipe.mutation,
             finetune=finetune,
             seed=self._seeds.birth(generation, index),
+            ancestor=self._common_ancestor(parents) if "ancestor" in recipe.operator.needs else None,
         )
+
+    def _common_ancestor(self, parents: Sequence[Member]) -> str | None:
+        """Return the genome whose order of units all parents keep, if it is one for all."""
+        bases = {parent.genome.lineage.basis for parent in parents}
+        return bases.pop() if len(bases) == 1 and bases <= self._bases.keys() else None
 
     def ask_elites(self) -> list[EvaluationPlan]:
         """Plan the elites' episodes of the next generation."""
@@ -192,6 +203,8 @@ class PopulationManager:
             elif result.genome is not None and plan.kind in ("student", "child"):
                 member = Member(result.genome, plan.finetune, Record.of(result.returns))
                 self._newborn[plan.index] = member
+                if result.genome.lineage.basis == result.genome.id:
+                    self.remember(result.genome)
 
     def finish_generation(self) -> None:
         """Let the fittest of elites and newborn survive.
@@ -215,9 +228,12 @@ class PopulationManager:
         self.population = survivors
         remembered = [self.elites.get(m.genome.id, m) for m in self.archive]
         self.archive = Population([*remembered, *survivors], self.sizes.archive)
+        kept = {member.genome.lineage.basis for member in (*self.archive, *self.population)}
+        self._bases = {name: self._bases[name] for name in self._bases if name in kept}
         self.generation += 1
         self.elites, self._newborn = {}, {}
 
     def genomes(self) -> dict[str, Genome]:
-        """Return every genome that may be asked for as a parent or a candidate, by id."""
-        return {m.genome.id: m.genome for m in (*self.archive, *self.population)}
+        """Return every genome that a plan may need: parents, their ancestors, candidates, by id."""
+        members = (*self.archive, *self.population)
+        return {**self._bases, **{member.genome.id: member.genome for member in members}}

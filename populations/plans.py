@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from populations.genome import Genome
-from populations.network import NetworkSpec, Weights
+from populations.network import Weights
 
 Kind = Literal["teacher", "ensemble", "ancestor", "student", "child", "control"]
 Status = Literal["ok", "rejected", "failed", "lost"]
@@ -54,6 +54,11 @@ class Operator(Protocol):
         """Its parameters by name."""
         ...
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads of its parents besides their weights."""
+        ...
+
     def cross(self, parents: Any, rng: np.random.Generator) -> Weights:
         """Return the weights of a child."""
         ...
@@ -72,7 +77,7 @@ class Mutator(Protocol):
         """Its parameters by name."""
         ...
 
-    def mutate(self, weights: Weights, spec: NetworkSpec, rng: np.random.Generator) -> Weights:
+    def mutate(self, child: Any, rng: np.random.Generator) -> Weights:
         """Return the weights of a mutant."""
         ...
 
@@ -114,6 +119,10 @@ class ChildPlan(_Planned):
             enter.
         phase: ``ancestor``, ``students`` or ``children``: which of the run's random draws, shared
             by all births of one phase and generation, belong to it.
+        ancestor: Id of the genome whose order of hidden units all parents keep, where the operator
+            needs it and there is one.
+        rescale: Whether the child's hidden units get the interpolated statistics of the parents'.
+        preset: Name of the fine-tuning preset that ``finetune`` was drawn from.
     """
 
     kind: Kind
@@ -127,11 +136,14 @@ class ChildPlan(_Planned):
     finetune: FineTune
     seed: tuple[int, ...]
     phase: str = "children"
+    ancestor: str | None = None
+    rescale: bool = False
+    preset: str = "default"
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Ids of the genomes that it cannot be carried out without."""
-        return self.parents
+        return self.parents if self.ancestor is None else (*self.parents, self.ancestor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ class AlignmentError(StrategyError):
     """Parents cannot be aligned with what was given."""
 
 
+class NeedError(StrategyError):
+    """An operator reads what it does not declare, or its parents have no common ancestor."""
+
+
 class SelectionError(StrategyError):
     """There are too few candidates to select from."""
 

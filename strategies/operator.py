@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, overload
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
+from strategies.errors import NeedError
+
+Need = Literal["ancestor", "states", "activations", "grams", "fisher"]
+"""What an operator may ask for besides weights; see :class:`Family`."""
+NEEDS: tuple[Need, ...] = get_args(Need)
 
 
 class Family(Sequence[Weights]):
     """The parents of one child: a sequence of their weights, and what else may be asked of them.
 
     The weights are aligned to the first parent and read-only. An operator that needs no more than
-    the weights can treat a family as a plain sequence.
+    the weights can treat a family as a plain sequence. What it declares in ``needs`` is computed
+    once per parent, is in the unit order of the aligned weights, and is read-only, too.
 
     Attributes:
-        spec: Architecture shared by all parents; ``spec.blocks`` and ``spec.units`` tell which
-            tensors belong together.
+        spec: Architecture of the child and of the first parent; ``spec.blocks`` and ``spec.units``
+            tell which tensors belong together.
+        specs: Architecture of each parent. All are ``spec`` unless the operator says
+            ``same_widths = False``.
         ids: Genome id of each parent.
         fitness: Fitness of each parent, higher is better.
+
+    Args:
+        weights: Weights of each parent.
+        spec: Architecture of the child and of the first parent.
+        ids: Genome id of each parent.
+        fitness: Fitness of each parent.
+        given: What was asked for, by need.
+        specs: Architecture of each parent, where they differ.
     """
 
     def __init__(
@@ -31,11 +48,15 @@ class Family(Sequence[Weights]):
         spec: NetworkSpec,
         ids: Sequence[str],
         fitness: Sequence[float],
+        given: Mapping[Need, Any] | None = None,
+        specs: Sequence[NetworkSpec] | None = None,
     ) -> None:
         self._weights = tuple(weights)
         self.spec = spec
+        self.specs = (spec,) * len(self._weights) if specs is None else tuple(specs)
         self.ids = tuple(ids)
         self.fitness = tuple(fitness)
+        self._given: Mapping[Need, Any] = given or {}
 
     @overload
     def __getitem__(self, index: int) -> Weights: ...
@@ -49,6 +70,66 @@ class Family(Sequence[Weights]):
         """Return the number of parents."""
         return len(self._weights)
 
+    @property
+    def ancestor(self) -> Weights:
+        """Weights of the common ancestor whose order of units all parents keep.
+
+        Raises:
+            NeedError: The operator does not declare the need ``ancestor``.
+        """
+        found: Weights = self._need("ancestor")
+        return found
+
+    @property
+    def states(self) -> NDArray[np.float32]:
+        """A few hundred observations of the task, flattened, ``(n_states, n_inputs)``.
+
+        Raises:
+            NeedError: The operator does not declare the need ``states``.
+        """
+        found: NDArray[np.float32] = self._need("states")
+        return found
+
+    @property
+    def activations(self) -> Sequence[Sequence[NDArray[np.float32]]]:
+        """What leaves each ReLU, per parent and hidden layer, ``(n_states, n_units)``.
+
+        Raises:
+            NeedError: The operator does not declare the need ``activations``.
+        """
+        found: Sequence[Sequence[NDArray[np.float32]]] = self._need("activations")
+        return found
+
+    @property
+    def grams(self) -> Sequence[Sequence[NDArray[np.float32]]]:
+        """Mean of ``x^T x`` per parent and block, ``(n_in + 1, n_in + 1)``.
+
+        ``x`` is what enters the block's Linear on one of the states, with a 1 behind it for the
+        bias.
+
+        Raises:
+            NeedError: The operator does not declare the need ``grams``.
+        """
+        found: Sequence[Sequence[NDArray[np.float32]]] = self._need("grams")
+        return found
+
+    @property
+    def fisher(self) -> Sequence[Weights]:
+        """Diagonal Fisher information of each parent's softmax policy, by tensor, at least 0.
+
+        Raises:
+            NeedError: The operator does not declare the need ``fisher``.
+        """
+        found: Sequence[Weights] = self._need("fisher")
+        return found
+
+    def _need(self, need: Need) -> Any:
+        if need not in self._given:
+            raise NeedError(
+                f"parents.{need} was not asked for; declare it: needs = ({need!r},) in the class"
+            )
+        return self._given[need]
+
 
 class CrossoverOperator(ABC):
     """Combines the weights of parents into the weights of a child.
@@ -59,13 +140,18 @@ class CrossoverOperator(ABC):
 
     Attributes:
         name: Name in configurations and on the leaderboard, snake_case.
-        n_parents: How many parents :meth:`cross` is given.
+        n_parents: How many parents :meth:`cross` is given; a constructor may set it.
+        needs: What it reads of its parents besides their weights, see :class:`Family`.
+        same_widths: Whether all parents must share one architecture. With False, parents may differ
+            in the widths of their hidden layers; the child has those of the first one.
         idempotent: Whether parents that are all equal give a child equal to them, up to rounding.
             False for an operator that adds noise or makes weights of its own.
     """
 
     name: ClassVar[str]
-    n_parents: ClassVar[int] = 2
+    n_parents: int = 2
+    needs: ClassVar[tuple[Need, ...]] = ()
+    same_widths: ClassVar[bool] = True
     idempotent: ClassVar[bool] = True
 
     @abstractmethod
@@ -77,7 +163,7 @@ class CrossoverOperator(ABC):
             rng: Random stream of this child, the only source of randomness.
 
         Returns:
-            New arrays with the names, shapes and dtypes of the parents.
+            New arrays with the names, shapes and dtypes of the first parent.
         """
 
     @property

@@ -1,0 +1,202 @@
+"""A parent, and what operators may need to know of it besides its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from populations.network import NetworkSpec, Weights
+from strategies.alignment import Permutations, permute_units
+from strategies.errors import NeedError
+from strategies.forward import hidden_activations, pre_activations
+from strategies.gradients import fisher_diagonal
+from strategies.operator import NEEDS, CrossoverOperator, Family, Need
+from strategies.registry import suggestion
+
+
+class Parent:
+    """One network that children are made of. What is asked of it is computed once, and kept.
+
+    Everything it gives is read-only, for good: operators are code of the user's own, and several
+    children share a parent.
+
+    Attributes:
+        id: Genome id, or whatever errors should call it.
+        spec: Its architecture.
+        weights: Float32 tensors by name.
+        basis: Id of the genome whose order of hidden units it keeps; empty for an order of its own.
+
+    Args:
+        id: Genome id.
+        spec: Its architecture.
+        weights: Float32 tensors by name; copied.
+        states: Flattened observations, ``(n_states, n_inputs)``, that facts are computed on; None
+            where no operator or alignment will ask for such facts.
+        basis: Whose order of units it keeps.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        spec: NetworkSpec,
+        weights: Weights,
+        states: NDArray[np.float32] | None = None,
+        basis: str = "",
+    ) -> None:
+        self.id = id
+        self.spec = spec
+        self.weights = _frozen_weights(spec, weights)
+        self.basis = basis
+        self._states = None if states is None else frozen(states)
+
+    @property
+    def states(self) -> NDArray[np.float32]:
+        """The states that facts are computed on.
+
+        Raises:
+            NeedError: It was made without.
+        """
+        if self._states is None or len(self._states) == 0:
+            raise NeedError(f"states are needed to compare {self.id} with others; there are none")
+        return self._states
+
+    @cached_property
+    def responses(self) -> tuple[NDArray[np.float32], ...]:
+        """What enters each ReLU, per hidden layer, ``(n_states, n_units)``."""
+        return tuple(map(frozen, pre_activations(self.spec, self.weights, self.states)))
+
+    @cached_property
+    def activations(self) -> tuple[NDArray[np.float32], ...]:
+        """What leaves each ReLU, per hidden layer, ``(n_states, n_units)``."""
+        return tuple(map(frozen, hidden_activations(self.spec, self.weights, self.states)))
+
+    @cached_property
+    def grams(self) -> tuple[NDArray[np.float32], ...]:
+        """Mean of ``x^T x`` per block, ``(n_in + 1, n_in + 1)``; see :attr:`Family.grams`."""
+        grams = []
+        for inputs in (self.states, *self.activations):
+            extended = np.concatenate([inputs, np.ones((len(inputs), 1), np.float32)], axis=1)
+            grams.append(frozen(extended.T @ extended / np.float32(len(inputs))))
+        return tuple(grams)
+
+    @cached_property
+    def fisher(self) -> Weights:
+        """Diagonal Fisher information by tensor; see :func:`strategies.gradients`."""
+        return _frozen_weights(
+            self.spec, fisher_diagonal(self.spec, self.weights, self.states)
+        )
+
+    def reordered(self, permutations: Permutations) -> Parent:
+        """Return the same function with its hidden units in another order.
+
+        What is known of this parent is reordered as well, not computed again.
+
+        Args:
+            permutations: One per hidden layer; unit ``i`` of the result is unit
+                ``permutation[i]``.
+        """
+        return _Reordered(self, permutations)
+
+
+class _Reordered(Parent):
+    """A parent whose facts are those of another one, in another order."""
+
+    def __init__(self, original: Parent, permutations: Permutations) -> None:
+        spec = original.spec
+        weights = permute_units(spec, original.weights, permutations)
+        super().__init__(original.id, spec, weights, original._states, original.basis)
+        self._original = original
+        self._permutations = permutations
+
+    @cached_property
+    def responses(self) -> tuple[NDArray[np.float32], ...]:
+        return self._by_unit(self._original.responses)
+
+    @cached_property
+    def activations(self) -> tuple[NDArray[np.float32], ...]:
+        return self._by_unit(self._original.activations)
+
+    @cached_property
+    def grams(self) -> tuple[NDArray[np.float32], ...]:
+        grams = [self._original.grams[0]]
+        for gram, order in zip(self._original.grams[1:], self._permutations, strict=True):
+            with_bias = np.append(order, len(order))
+            grams.append(frozen(gram[np.ix_(with_bias, with_bias)]))
+        return tuple(grams)
+
+    @cached_property
+    def fisher(self) -> Weights:
+        permuted = permute_units(self.spec, self._original.fisher, self._permutations)
+        return _frozen_weights(self.spec, permuted)
+
+    def _by_unit(
+        self, layers: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], ...]:
+        pairs = zip(layers, self._permutations, strict=True)
+        return tuple(frozen(values[:, order]) for values, order in pairs)
+
+
+def family_of(
+    operator: CrossoverOperator,
+    parents: Sequence[Parent],
+    fitness: Sequence[float],
+    ancestor: Weights | None = None,
+) -> Family:
+    """Return parents as an operator is given them, with what it needs and nothing else.
+
+    Args:
+        operator: Who is going to cross them.
+        parents: Aligned parents, the first one first; none for an operator without parents is
+            not possible here, see ``Family``.
+        fitness: Fitness of each.
+        ancestor: Weights of the genome whose unit order all of them keep; None where there is none.
+
+    Raises:
+        NeedError: The operator needs something that is not known, or a common ancestor that these
+            parents do not have, or parents of one architecture and these are not.
+    """
+    spec = parents[0].spec
+    ids = [parent.id for parent in parents]
+    if operator.same_widths:
+        for parent in parents[1:]:
+            if parent.spec != spec:
+                raise NeedError(
+                    f"{operator.name} needs parents of one architecture, but {parent.id} is "
+                    f"{parent.spec} and {ids[0]} is {spec}"
+                )
+    given: dict[Need, Any] = {}
+    for need in operator.needs:
+        if need == "ancestor":
+            if ancestor is None:
+                raise NeedError(
+                    f"{operator.name} needs parents with a recorded common ancestor, but "
+                    f"{' and '.join(ids)} have none; let students start from a shared one "
+                    "(distillation.ancestor: shared)"
+                )
+            given[need] = _frozen_weights(spec, ancestor)
+        elif need == "states":
+            given[need] = parents[0].states
+        elif need in NEEDS:
+            given[need] = tuple(getattr(parent, need) for parent in parents)
+        else:
+            raise NeedError(
+                f"{operator.name} needs {need!r}, which is not known."
+                f"{suggestion(str(need), NEEDS)} Known: {', '.join(NEEDS)}"
+            )
+    weights = [parent.weights for parent in parents]
+    return Family(weights, spec, ids, fitness, given, [parent.spec for parent in parents])
+
+
+def frozen(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a copy that nobody can write to, not even after setting its ``writeable`` flag."""
+    copy: NDArray[np.float32] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+    return copy
+
+
+def _frozen_weights(spec: NetworkSpec, weights: Weights) -> Weights:
+    return MappingProxyType({name: frozen(weights[name]) for name in spec.shapes})
