@@ -6,7 +6,7 @@ conformance suite in ``strategies.testing``.
 """
 
 from strategies.crossover import crossovers
-from strategies.mutation import Mutation, mutations
+from strategies.mutation import Mutation, Newborn, mutations
 from strategies.operator import CrossoverOperator, Family
 from strategies.plugins import load_plugin_file, plugin_modules
 from strategies.recipes import Recipe, RecipeMix
@@ -18,6 +18,7 @@ __all__ = [
     "CrossoverOperator",
     "Family",
     "Mutation",
+    "Newborn",
     "Selection",
     # by name
     "Registry",

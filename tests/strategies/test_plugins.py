@@ -41,8 +41,8 @@ class MyCross(CrossoverOperator):
 class MyMutation(Mutation):
     name = "my_mutation"
 
-    def mutate(self, weights, spec, rng):
-        return weights
+    def mutate(self, child, rng):
+        return child.weights
 
 
 class MySelection(Selection):

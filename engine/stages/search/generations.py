@@ -28,6 +28,7 @@ from engine.stages.search.ranking import Entry, ranked
 from engine.stages.search.run import crossover_search
 from engine.stages.search.settings import claim
 from populations.tensor_file import canonical_json
+from strategies.mutation import Newborn
 
 ORIGINALS = ("original_parent_a", "original_parent_b")
 ID_LENGTH = 12
@@ -159,7 +160,7 @@ def _mutant(
     seed = generations.seed if generations.mutation_seed is None else generations.mutation_seed
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(generation, index)))
     mutation, spec = generations.mutation(), child.network.spec
-    weights = mutation.mutate(child.network.weights, spec, rng)
+    weights = mutation.mutate(Newborn(child.network.weights, spec), rng)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{child.name}.pt"
     dropout = child.sidecar["architecture"]["dropout"]

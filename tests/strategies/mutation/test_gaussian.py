@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from populations.network import NetworkSpec
-from strategies.mutation import GaussianMutation, Mutation, mutations
+from strategies.mutation import GaussianMutation, Mutation, Newborn, mutations
 from strategies.testing import SPECS, random_family
 
 WIDE = NetworkSpec((400,), (300,), 2, norm="layer")
@@ -20,7 +20,7 @@ def test_every_mutation_gives_new_finite_tensors_of_the_spec(
     mutation: Mutation, spec: NetworkSpec
 ) -> None:
     (weights,) = random_family(spec, 1, seed=0)  # read-only
-    child = mutation.mutate(weights, spec, np.random.default_rng(0))
+    child = mutation.mutate(Newborn(weights, spec), np.random.default_rng(0))
     spec.check(child, "child")
     assert not any(np.shares_memory(child[name], weights[name]) for name in spec.shapes)
 
@@ -28,7 +28,8 @@ def test_every_mutation_gives_new_finite_tensors_of_the_spec(
 def test_every_mutation_is_a_function_of_its_rng(mutation: Mutation) -> None:
     (weights,) = random_family(SPECS[2], 1, seed=0)
     a, b, c = (
-        mutation.mutate(weights, SPECS[2], np.random.default_rng(seed)) for seed in (1, 1, 2)
+        mutation.mutate(Newborn(weights, SPECS[2]), np.random.default_rng(seed))
+        for seed in (1, 1, 2)
     )
     assert all(np.array_equal(a[name], b[name]) for name in a)
     assert not all(np.array_equal(a[name], c[name]) for name in a)
@@ -38,7 +39,7 @@ def test_noise_on_weights_and_bias_follows_the_rms_of_the_row() -> None:
     weights = {name: np.zeros(shape, np.float32) for name, shape in WIDE.shapes.items()}
     weights["network.0.weight"][:150] = 2.0
     weights["network.0.weight"][150:] = -0.01
-    child = GaussianMutation(scale=0.1).mutate(weights, WIDE, np.random.default_rng(0))
+    child = GaussianMutation(scale=0.1).mutate(Newborn(weights, WIDE), np.random.default_rng(0))
     noise = child["network.0.weight"] - weights["network.0.weight"]
     # Standard errors: 0.3 % for 60,000 weights, 6 % for 150 biases.
     assert noise[:150].std() == pytest.approx(0.2, rel=0.02)
@@ -49,20 +50,20 @@ def test_noise_on_weights_and_bias_follows_the_rms_of_the_row() -> None:
 
 def test_noise_on_normalizations_is_relative_to_one() -> None:
     (weights,) = random_family(WIDE, 1, seed=0)
-    child = GaussianMutation(scale=0.1).mutate(weights, WIDE, np.random.default_rng(0))
+    child = GaussianMutation(scale=0.1).mutate(Newborn(weights, WIDE), np.random.default_rng(0))
     for name in ("network.1.weight", "network.1.bias"):
         assert (child[name] - weights[name]).std() == pytest.approx(0.1, rel=0.2)
 
 
 def test_a_row_of_zeros_can_move() -> None:
     weights = {name: np.zeros(shape, np.float32) for name, shape in WIDE.shapes.items()}
-    child = GaussianMutation(scale=1.0).mutate(weights, WIDE, np.random.default_rng(0))
+    child = GaussianMutation(scale=1.0).mutate(Newborn(weights, WIDE), np.random.default_rng(0))
     assert child["network.0.weight"].std() == pytest.approx(1 / 20, rel=0.02)  # 400 inputs
 
 
 def test_share_is_the_probability_that_a_number_changes() -> None:
     (weights,) = random_family(WIDE, 1, seed=0)
-    child = GaussianMutation(share=0.1).mutate(weights, WIDE, np.random.default_rng(0))
+    child = GaussianMutation(share=0.1).mutate(Newborn(weights, WIDE), np.random.default_rng(0))
     changed = np.mean(child["network.0.weight"] != weights["network.0.weight"])
     assert changed == pytest.approx(0.1, abs=0.005)  # 120,000 draws: 5 standard errors are 0.0043
 
@@ -70,7 +71,7 @@ def test_share_is_the_probability_that_a_number_changes() -> None:
 @pytest.mark.parametrize("params", [{"scale": 0.0}, {"share": 0.0}])
 def test_no_noise_gives_the_weights_back(params: dict[str, float]) -> None:
     (weights,) = random_family(SPECS[2], 1, seed=0)
-    child = GaussianMutation(**params).mutate(weights, SPECS[2], np.random.default_rng(0))
+    child = GaussianMutation(**params).mutate(Newborn(weights, SPECS[2]), np.random.default_rng(0))
     assert all(np.array_equal(child[name], weights[name]) for name in weights)
 
 

@@ -1,50 +1,15 @@
-"""Mutation: noise on the weights of a child."""
+"""Normal noise in proportion to the weights around it."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import NetworkSpec, Weights
+from populations.network import Weights
 from strategies.checks import number
-from strategies.operator import constructor_params
-from strategies.registry import Registry
-
-
-class Mutation(ABC):
-    """Changes the weights of one network at random.
-
-    A subclass sets ``name``, keeps every constructor argument in an attribute of the same name, and
-    validates it there. Instances are pickled and travel to workers; they hold no state.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def mutate(self, weights: Weights, spec: NetworkSpec, rng: np.random.Generator) -> Weights:
-        """Return changed weights.
-
-        Args:
-            weights: Float32 tensors by name, read-only.
-            spec: Their architecture.
-            rng: Random stream of this child, the only source of randomness.
-
-        Returns:
-            New arrays with the names, shapes and dtypes of ``weights``.
-        """
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """Constructor arguments by name."""
-        return constructor_params(self)
-
-
-mutations: Registry[Mutation] = Registry("mutation", Mutation)
-"""All mutations by name."""
+from strategies.mutation.contract import Mutation, Newborn, mutations
 
 
 @mutations.register
@@ -72,15 +37,17 @@ class GaussianMutation(Mutation):
     """
 
     name = "gaussian"
+    step_size = "scale"
 
     def __init__(self, scale: float = 0.05, share: float = 1.0) -> None:
         self.scale = number("scale", scale, low=0.0)
         self.share = number("share", share, 0.0, 1.0)
 
-    def mutate(self, weights: Weights, spec: NetworkSpec, rng: np.random.Generator) -> Weights:
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Weights:
         """Return changed weights; see :class:`Mutation`."""
-        child: dict[str, NDArray[np.float32]] = {}
-        for block in spec.blocks:
+        weights = child.weights
+        mutant: dict[str, NDArray[np.float32]] = {}
+        for block in child.spec.blocks:
             rows = weights[block.weight]
             sizes = np.sqrt(np.square(rows).mean(axis=1))  # (n_out,)
             sizes[sizes == 0] = 1 / math.sqrt(block.n_in)
@@ -91,8 +58,8 @@ class GaussianMutation(Mutation):
                 elif name == block.bias:
                     noise *= sizes
                 noise += weights[name]
-                child[name] = noise
-        return child
+                mutant[name] = noise
+        return mutant
 
     def _noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
         noise = rng.standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,14 @@
+"""Mutations: changes of a child that its parents had no part in."""
+
+from strategies.mutation.contract import Mutation, Newborn, mutations
+from strategies.mutation.gaussian import GaussianMutation
+
+__all__ = [
+    # contract
+    "Mutation",
+    "Newborn",
+    # by name
+    "mutations",
+    # one class per mutation
+    "GaussianMutation",
+]
