@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.conception import ParentBook, conceive
 from engine.config import EnvironmentConfig, LearningConfig
+from engine.errors import ConceptionError
 from engine.learning.imitation import Lessons, Pupil, imitate
 from engine.learning.targets import targets
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import StackedPolicy
-from engine.seeding import Purpose, episode_seeds, key, stream
+from engine.seeding import Purpose, episode_seeds, key
 from populations.errors import GenomeError
 from populations.genome import Genome, Lineage, VectorDtype
 from populations.network import NetworkSpec, Weights
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result, Status
-from strategies.alignment import align
 from strategies.forward import q_values
-from strategies.operator import Family
 
-# States that units are matched on: enough for a correlation, few enough to cost nothing.
-ALIGNMENT_STATES = 256
+# States that parents are compared on: enough for a correlation, few enough to cost nothing.
+FACT_STATES = 256
 # Numbers of the phases in the keys of random streams; part of every recorded run.
 PHASES = {"ancestor": 0, "students": 1, "children": 2}
 
@@ -106,8 +106,9 @@ def breed_batch(
     """
     torch.set_num_threads(1)  # workers share cores, and thread counts may change the bytes
     births = [_Birth(context, plan, parents) for plan in plans]
+    book = ParentBook(parents, context.lessons.validation_states[:FACT_STATES])
     for birth in births:
-        birth.conceive()
+        birth.conceive(book)
     for steps in sorted({b.plan.finetune.steps for b in births if b.learns}):
         _train(context, [b for b in births if b.learns and b.plan.finetune.steps == steps])
     for birth in births:
@@ -136,45 +137,12 @@ class _Birth:
         """Whether the child is repaired or trained."""
         return self.raw is not None and self.plan.finetune.target != "none"
 
-    def conceive(self) -> None:
-        """Align and cross the parents and mutate the child."""
-        context, plan = self.context, self.plan
-        rng = stream(plan.seed)
-        at_work = "alignment"
+    def conceive(self, book: ParentBook) -> None:
+        """Make the child's first weights, or note why there are none."""
         try:
-            family = Family(self._aligned_parents(), context.spec, plan.parents, plan.fitness)
-            at_work = plan.operator.name
-            child = plan.operator.cross(family, rng)
-            context.spec.check(child, f"the child of {plan.operator.name}")
-            if plan.mutation is not None:
-                at_work = plan.mutation.name
-                child = plan.mutation.mutate(child, context.spec, rng)
-                context.spec.check(child, f"the mutant of {plan.mutation.name}")
-        except GenomeError as error:
+            self.raw = conceive(self.context.spec, self.plan, book)
+        except ConceptionError as error:
             self.failure = ("failed", str(error))
-        # Operators are code of the user's own, which may raise anything; a child that fails must
-        # never end a run. This is the one place where that boundary is crossed.
-        except Exception as error:  # noqa: BLE001  # the plug-in boundary
-            self.failure = ("failed", f"{at_work}: {type(error).__name__}: {error}")
-        else:
-            self.raw = child
-
-    def _aligned_parents(self) -> Sequence[Weights]:
-        """Return copies of the parents' weights, aligned to the first one and read-only."""
-        weights: Sequence[Weights] = [parent.to_weights() for parent in self.parents]
-        if len(weights) > 1:
-            basis = self.parents[0].lineage.basis
-            weights = align(
-                self.context.spec,
-                weights,
-                self.plan.align,
-                self.context.lessons.validation_states[:ALIGNMENT_STATES],
-                [parent.lineage.basis == basis for parent in self.parents],
-            )
-        for network in weights:
-            for tensor in network.values():
-                tensor.flags.writeable = False
-        return weights
 
     def pupil(self) -> Pupil:
         """Return the child as the training loop wants it."""

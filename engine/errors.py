@@ -33,3 +33,7 @@ class RunInterruptedError(CultivarError):
 
 class StageError(CultivarError):
     """A stage of the pipeline was given a file, a flag or networks that it cannot work with."""
+
+
+class ConceptionError(CultivarError):
+    """Parents could not be crossed, or their child not be mutated."""

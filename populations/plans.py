@@ -77,6 +77,11 @@ class Mutator(Protocol):
         """Its parameters by name."""
         ...
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads of a child besides its weights."""
+        ...
+
     def mutate(self, child: Any, rng: np.random.Generator) -> Weights:
         """Return the weights of a mutant."""
         ...

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
-from strategies.alignment import Permutations, permute_units
 from strategies.errors import NeedError
-from strategies.forward import hidden_activations, pre_activations
+from strategies.forward import pre_activations
 from strategies.gradients import fisher_diagonal
 from strategies.operator import NEEDS, CrossoverOperator, Family, Need
+from strategies.permutation import Permutations, permute_units
 from strategies.registry import suggestion
+
+TIE_BREAK = 1e-3  # weight of the correlation before the ReLU
+CONSTANT = 1e-5  # a unit whose standard deviation is below this share of its RMS is constant
 
 
 class Parent:
@@ -61,9 +64,18 @@ class Parent:
         Raises:
             NeedError: It was made without.
         """
-        if self._states is None or len(self._states) == 0:
+        if self._states is None or not self.has_states:
             raise NeedError(f"states are needed to compare {self.id} with others; there are none")
         return self._states
+
+    @property
+    def has_states(self) -> bool:
+        """Whether facts can be computed at all."""
+        return self._states is not None and len(self._states) > 0
+
+    def is_kin_of(self, other: Parent) -> bool:
+        """Tell whether both keep the order of units of one genome."""
+        return self.basis != "" and self.basis == other.basis
 
     @cached_property
     def responses(self) -> tuple[NDArray[np.float32], ...]:
@@ -73,7 +85,22 @@ class Parent:
     @cached_property
     def activations(self) -> tuple[NDArray[np.float32], ...]:
         """What leaves each ReLU, per hidden layer, ``(n_states, n_units)``."""
-        return tuple(map(frozen, hidden_activations(self.spec, self.weights, self.states)))
+        return tuple(frozen(np.maximum(values, 0)) for values in self.responses)
+
+    @cached_property
+    def profiles(self) -> tuple[NDArray[np.float32], ...]:
+        """What units are matched by, per hidden layer, ``(2 * n_states, n_units)``.
+
+        Each column holds the unit's activations on the states, and behind them what entered its
+        ReLU with a small weight, both standardized to mean 0 and norm 1 (all 0 where they are
+        constant): the inner product of two columns is the correlation of two units, with ties
+        between dead units broken.
+        """
+        weight = np.float32(np.sqrt(TIE_BREAK))
+        return tuple(
+            frozen(np.concatenate([_standardized(behind), weight * _standardized(in_front)]))
+            for behind, in_front in zip(self.activations, self.responses, strict=True)
+        )
 
     @cached_property
     def grams(self) -> tuple[NDArray[np.float32], ...]:
@@ -87,9 +114,7 @@ class Parent:
     @cached_property
     def fisher(self) -> Weights:
         """Diagonal Fisher information by tensor; see :func:`strategies.gradients`."""
-        return _frozen_weights(
-            self.spec, fisher_diagonal(self.spec, self.weights, self.states)
-        )
+        return _frozen_weights(self.spec, fisher_diagonal(self.spec, self.weights, self.states))
 
     def reordered(self, permutations: Permutations) -> Parent:
         """Return the same function with its hidden units in another order.
@@ -122,6 +147,10 @@ class _Reordered(Parent):
         return self._by_unit(self._original.activations)
 
     @cached_property
+    def profiles(self) -> tuple[NDArray[np.float32], ...]:
+        return self._by_unit(self._original.profiles)
+
+    @cached_property
     def grams(self) -> tuple[NDArray[np.float32], ...]:
         grams = [self._original.grams[0]]
         for gram, order in zip(self._original.grams[1:], self._permutations, strict=True):
@@ -134,9 +163,7 @@ class _Reordered(Parent):
         permuted = permute_units(self.spec, self._original.fisher, self._permutations)
         return _frozen_weights(self.spec, permuted)
 
-    def _by_unit(
-        self, layers: Sequence[NDArray[np.float32]]
-    ) -> tuple[NDArray[np.float32], ...]:
+    def _by_unit(self, layers: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], ...]:
         pairs = zip(layers, self._permutations, strict=True)
         return tuple(frozen(values[:, order]) for values, order in pairs)
 
@@ -196,6 +223,16 @@ def frozen(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a copy that nobody can write to, not even after setting its ``writeable`` flag."""
     copy: NDArray[np.float32] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
     return copy
+
+
+def _standardized(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return columns of mean 0 and norm 1; constant columns become 0."""
+    centered: NDArray[np.float32] = values - values.mean(axis=0)
+    norms = np.sqrt(np.einsum("ij,ij->j", centered, centered))
+    sizes = np.sqrt(np.einsum("ij,ij->j", values, values))
+    varies = norms > CONSTANT * sizes
+    centered *= np.divide(1.0, norms, out=np.zeros_like(norms), where=varies)
+    return centered
 
 
 def _frozen_weights(spec: NetworkSpec, weights: Weights) -> Weights:
