@@ -132,7 +132,7 @@ def _blamed(culprit: str) -> Iterator[None]:
     except GenomeError as error:
         raise ConceptionError(str(error)) from error  # names the operator itself
     except (Exception, SystemExit) as error:
-        if "read-only" in str(error):
+        if "read-only" in str(error) or "WRITEABLE" in str(error):  # NumPy's own words
             raise ConceptionError(
                 f"{culprit} writes into what it was given, which is read-only: {error}; "
                 "copy what you want to change"

@@ -1,5 +1,6 @@
 """Births of small CartPole networks: what comes out, what fails, and that batches do not matter."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.breeding import Context, breed_batch
+from engine.breeding import FACT_STATES, Context, breed_batch
+from engine.conception import ParentBook, conceive
 from engine.config import RunConfig
 from engine.learning.imitation import Lessons
 from engine.learning.qnetwork import sequential
@@ -28,8 +30,10 @@ from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.unit import UnitCrossover
 from strategies.crossover.weighted import WeightedCrossover
-from strategies.mutation import GaussianMutation, Mutation
+from strategies.gradients import fisher_diagonal
+from strategies.mutation import GaussianMutation, Mutation, Newborn
 from strategies.operator import CrossoverOperator, Family
+from strategies.rescaling import restore_statistics
 
 CONFIG = RunConfig.model_validate(
     {
@@ -179,7 +183,7 @@ def test_mutation_and_crossover_draw_from_the_seed_of_the_child(world: World) ->
     rng = stream(child.seed)
     family = Family([p.to_weights() for p in parents], spec, child.parents, child.fitness)
     crossed = WeightedCrossover().cross(family, rng)
-    mutant = GaussianMutation(scale=0.1).mutate(crossed, spec, rng)
+    mutant = GaussianMutation(scale=0.1).mutate(Newborn(crossed, spec), rng)
     assert result.genome is not None
     assert result.genome.id == Genome.from_weights(spec, mutant, result.genome.lineage).id
 
@@ -383,6 +387,8 @@ class BrokenCrossover(CrossoverOperator):
     def cross(self, parents: Family, rng: np.random.Generator) -> Any:
         if self.how == "raise":
             raise RuntimeError("out of ideas")
+        if self.how == "exit":
+            sys.exit("I want to go home")
         if self.how == "none":
             return None
         if self.how == "write":
@@ -414,18 +420,19 @@ class BrokenMutation(Mutation):
     def __init__(self, how: str) -> None:
         self.how = how
 
-    def mutate(
-        self, weights: Weights, spec: NetworkSpec, rng: np.random.Generator
-    ) -> Mapping[str, Any]:
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Mapping[str, Any]:
         if self.how == "raise":
             raise RuntimeError("too much coffee")
-        return {name: np.full_like(tensor, np.nan) for name, tensor in weights.items()}
+        if self.how == "write":
+            child.weights[OUTPUT.weight][:] = 0
+        return {name: np.full_like(tensor, np.nan) for name, tensor in child.weights.items()}
 
 
 BREAKS = {
     "raise": "broken: RuntimeError: out of ideas",
     "none": "broken: TypeError: ",
-    "write": "broken: ValueError: assignment destination is read-only",
+    "exit": "broken: SystemExit: I want to go home",
+    "write": "broken writes into what it was given, which is read-only: assignment destination",
     "nan": "the child of broken: network.6.weight holds NaN or infinity",
     "infinity": "the child of broken: network.6.bias holds NaN or infinity",
     "shape": "the child of broken: network.6.weight must be float32 of shape (2, 5), not",
@@ -455,6 +462,11 @@ def test_an_operator_that_breaks_fails_only_its_child(world: World, how: str) ->
     [
         ("raise", "shaky: RuntimeError: too much coffee"),
         ("nan", "the mutant of shaky: network.0.weight holds NaN or infinity"),
+        (
+            "write",
+            "shaky writes into what it was given, which is read-only: assignment destination is "
+            "read-only; copy what you want to change",
+        ),
     ],
 )
 def test_a_mutation_that_breaks_is_named(world: World, how: str, reason: str) -> None:
@@ -479,15 +491,13 @@ class Vandal(CrossoverOperator):
         return child
 
 
-def test_what_an_operator_does_to_its_parents_stays_in_the_family(world: World) -> None:
+def test_parents_cannot_even_be_made_writable(world: World) -> None:
     vandal = plan(0, world.students[:2], Vandal(), align="none", target="better_parent")
     honest = plan(1, world.students[:2], align="none", target="better_parent")
-    ids = [Genome.from_weights(g.spec, g.to_weights(), g.lineage).id for g in world.students]
-    damaged, neighbor = breed(world, vandal, honest)
+    failed, neighbor = breed(world, vandal, honest)
+    assert failed.status == "failed"
+    assert failed.reason.startswith("vandal writes into what it was given, which is read-only: ")
     assert facts(neighbor) == facts(breed(world, honest)[0])
-    same = plan(0, world.students[:2], align="none", target="better_parent")
-    assert damaged.returns == breed(world, same)[0].returns
-    assert [genome.id for genome in world.students] == ids
 
 
 def test_a_network_that_overflows_fails_or_is_rejected_alone(world: World) -> None:
@@ -502,6 +512,114 @@ def test_a_network_that_overflows_fails_or_is_rejected_alone(world: World) -> No
         giant, alongside = breed(world, plan(0, world.students[:1], Giant()), neighbor)
     assert giant.status in ("failed", "rejected")
     assert facts(alongside) == facts(breed(world, neighbor)[0])
+
+
+# --- what operators need -----------------------------------------------------------------------
+
+
+class Curious(CrossoverOperator):
+    """Give the first parent back if everything that was declared is there."""
+
+    name = "curious"
+    n_parents = 2
+    needs = ("ancestor", "states", "activations", "grams", "fisher")
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        spec, n_states = parents.spec, len(parents.states)
+        assert n_states > 0
+        for index in range(2):
+            assert [a.shape for a in parents.activations[index]] == [
+                (n_states, layer.n_units) for layer in spec.units
+            ]
+            assert [g.shape for g in parents.grams[index]] == [
+                (block.n_in + 1, block.n_in + 1) for block in spec.blocks
+            ]
+            assert {n: f.shape for n, f in parents.fisher[index].items()} == spec.shapes
+        return {name: tensor.copy() for name, tensor in parents.ancestor.items()}
+
+
+def test_an_operator_is_given_what_it_needs(world: World) -> None:
+    ancestor = world.students[2]
+    child = plan(0, world.students[:2], Curious(), target="none")
+    (result,) = breed(world, replace(child, ancestor=ancestor.id))
+    assert (result.status, result.reason) == ("ok", "")
+    assert result.genome is not None
+    assert result.genome.id == ancestor.id
+
+
+def test_parents_without_a_common_ancestor_are_refused_by_name(world: World) -> None:
+    pair = world.students[:2]
+    refused, neighbor = breed(world, plan(0, pair, Curious()), plan(1, pair))
+    assert refused.status == "failed"
+    assert refused.reason == (
+        f"curious needs parents with a recorded common ancestor, but {pair[0].id} and "
+        f"{pair[1].id} have none; let students start from a shared one "
+        "(distillation.ancestor: shared)"
+    )
+    assert neighbor.status == "ok"
+
+
+def test_what_was_not_declared_is_not_given(world: World) -> None:
+    class Sneaky(WeightedCrossover):
+        name = "sneaky"
+
+        def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+            return dict(parents.fisher[0])
+
+    (failed,) = breed(world, plan(0, world.students[:2], Sneaky()))
+    assert failed.reason == (
+        "sneaky: NeedError: parents.fisher was not asked for; declare it: "
+        "needs = ('fisher',) in the class"
+    )
+
+
+def test_facts_of_a_parent_are_computed_once_for_all_its_children(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(spec: NetworkSpec, weights: Weights, states: Any) -> Any:
+        asked.append(1)
+        return fisher_diagonal(spec, weights, states)
+
+    monkeypatch.setattr("strategies.parents.fisher_diagonal", counted)
+    book = ParentBook(world.genomes, world.context.lessons.validation_states)
+    pair = world.students[:2]
+    for index in range(5):
+        child = replace(plan(index, pair, Curious()), ancestor=pair[0].id)
+        conceive(world.context.spec, child, book)
+    assert len(asked) == 2
+
+
+def test_rescaling_is_a_choice_of_the_plan(world: World) -> None:
+    operator = WeightedCrossover(0.5, 0.5)
+    child = plan(0, world.students[:2], operator, align="none", target="none")
+    book = ParentBook(world.genomes, world.context.lessons.validation_states[:FACT_STATES])
+    parents = book.aligned(child.parents, "none")
+    average = conceive(world.context.spec, child, book)
+    rescaled = conceive(world.context.spec, replace(child, rescale=True), book)
+    expected = restore_statistics(world.context.spec, average, parents)
+    for name in expected:
+        np.testing.assert_array_equal(rescaled[name], expected[name])
+    assert not np.array_equal(rescaled["network.1.weight"], average["network.1.weight"])
+
+
+class Observant(Mutation):
+    """Change nothing, but look at the states."""
+
+    name = "observant"
+    needs = ("states",)
+
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Weights:
+        assert child.states is not None
+        assert child.states.shape[1] == child.spec.n_inputs
+        return child.weights
+
+
+def test_a_mutation_is_given_the_states_it_asks_for(world: World) -> None:
+    (result,) = breed(world, plan(0, world.students[:2], mutation=Observant(), target="none"))
+    (plain,) = breed(world, plan(0, world.students[:2], target="none"))
+    assert facts(result) == facts(plain)
 
 
 def test_parents_that_cannot_be_aligned_fail_only_their_child(world: World) -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
-from strategies.alignment import align, match_activations, match_weights, permute_units
+from strategies.alignment import align_parents, match_activations, match_weights
 from strategies.errors import AlignmentError
 from strategies.forward import q_values
-from strategies.testing import random_family
+from strategies.parents import Parent
+from strategies.permutation import permute_units
 
 specs = st.builds(
     NetworkSpec,
@@ -37,8 +38,30 @@ def some_states(spec: NetworkSpec, seed: int = 0, n: int = 200) -> NDArray[np.fl
     return np.random.default_rng(seed).standard_normal((n, spec.n_inputs), dtype=np.float32)
 
 
+def some(spec: NetworkSpec, n: int, seed: int) -> list[Weights]:
+    """Return unrelated networks, every tensor drawn from N(0, 1)."""
+    rng = np.random.default_rng(seed)
+    return [
+        {name: rng.standard_normal(shape, np.float32) for name, shape in spec.shapes.items()}
+        for _ in range(n)
+    ]
+
+
 def one(spec: NetworkSpec, seed: int) -> Weights:
-    return random_family(spec, 1, seed)[0]
+    return some(spec, 1, seed)[0]
+
+
+def parent(
+    spec: NetworkSpec, weights: Weights, states: Any = "some", basis: str = "", id: str = "p"
+) -> Parent:
+    given = some_states(spec) if isinstance(states, str) else states
+    return Parent(id, spec, weights, given, basis)
+
+
+def align(spec: NetworkSpec, networks: Any, mode: Any, states: Any = "some") -> list[Weights]:
+    """Return the weights of strangers after alignment."""
+    parents = [parent(spec, weights, states) for weights in networks]
+    return [aligned.weights for aligned in align_parents(parents, mode)]
 
 
 def assert_equal(a: Weights, b: Weights) -> None:
@@ -92,7 +115,7 @@ def test_aligning_a_permuted_copy_recovers_the_original(spec: NetworkSpec, mode:
     for seed in range(5):
         original = one(spec, seed)
         copy = permute_units(spec, original, random_orders(spec, seed))
-        aligned = align(spec, [original, copy], mode, some_states(spec), [True, False])
+        aligned = align(spec, [original, copy], mode)
         assert_equal(aligned[1], original)
 
 
@@ -105,27 +128,27 @@ def test_aligning_a_noisy_permuted_copy_finds_the_order(mode: Any) -> None:
         for name, tensor in original.items()
     }
     copy = permute_units(DEEP, noisy, orders)
-    assert_equal(align(DEEP, [original, copy], mode, some_states(DEEP), [True, False])[1], noisy)
+    assert_equal(align(DEEP, [original, copy], mode)[1], noisy)
 
 
 def test_weight_matching_of_one_layer_is_the_best_of_all_orders() -> None:
     spec = NetworkSpec((3,), (5,), 2, norm="layer")
     for seed in range(3):
-        a, b = random_family(spec, 2, seed)
+        a, b = some(spec, 2, seed)
         best = max(
             sum(float(np.sum(a[name] * permuted[name])) for name in spec.shapes)
             for order in itertools.permutations(range(5))
             for permuted in [permute_units(spec, b, [np.array(order)])]
         )
-        found = permute_units(spec, b, match_weights(spec, a, b))
+        found = permute_units(spec, b, match_weights(parent(spec, a), parent(spec, b)))
         reached = sum(float(np.sum(a[name] * found[name])) for name in spec.shapes)
         assert reached == pytest.approx(best, rel=1e-5)
 
 
 def test_weight_matching_leaves_no_layer_to_improve() -> None:
     spec = NetworkSpec((3,), (4, 5), 2)
-    a, b = random_family(spec, 2, seed=7)
-    found = permute_units(spec, b, match_weights(spec, a, b))
+    a, b = some(spec, 2, 7)
+    found = permute_units(spec, b, match_weights(parent(spec, a), parent(spec, b)))
     reached = sum(float(np.sum(a[name] * found[name])) for name in spec.shapes)
     for layer, n_units in enumerate(spec.hidden):
         for order in itertools.permutations(range(n_units)):
@@ -142,7 +165,7 @@ def test_weight_matching_notices_biases() -> None:
     b = dict(a)
     a["network.0.bias"] = np.array([5, -5], np.float32)
     b["network.0.bias"] = np.array([-5, 5], np.float32)
-    assert match_weights(spec, a, b)[0].tolist() == [1, 0]
+    assert match_weights(parent(spec, a), parent(spec, b))[0].tolist() == [1, 0]
 
 
 def test_activation_matching_pairs_units_that_respond_alike() -> None:
@@ -151,7 +174,7 @@ def test_activation_matching_pairs_units_that_respond_alike() -> None:
     b = dict(a)
     a["network.0.weight"] = np.array([[1, 0], [0, 1]], np.float32)  # unit 0 sees input 0
     b["network.0.weight"] = np.array([[0.1, 3], [2, 0.1]], np.float32)  # unit 1 sees input 0
-    assert match_activations(spec, a, b, some_states(spec))[0].tolist() == [1, 0]
+    assert match_activations(parent(spec, a), parent(spec, b))[0].tolist() == [1, 0]
 
 
 def test_dead_and_constant_units_are_matched_without_nan() -> None:
@@ -164,7 +187,7 @@ def test_dead_and_constant_units_are_matched_without_nan() -> None:
     orders = random_orders(PLAIN, 2)
     copy = permute_units(PLAIN, original, orders)
     with np.errstate(all="raise"):
-        found = match_activations(PLAIN, original, copy, some_states(PLAIN))
+        found = match_activations(parent(PLAIN, original), parent(PLAIN, copy))
     aligned = permute_units(PLAIN, copy, found)
     assert [sorted(order.tolist()) for order in found] == [list(range(8))] * 2
     np.testing.assert_array_equal(aligned["network.0.weight"][0], rows[0])
@@ -173,65 +196,84 @@ def test_dead_and_constant_units_are_matched_without_nan() -> None:
 
 def test_matching_is_the_identity_where_all_units_are_dead() -> None:
     zeros = {name: np.zeros(shape, np.float32) for name, shape in PLAIN.shapes.items()}
-    for order in match_activations(PLAIN, zeros, zeros, some_states(PLAIN)):
+    for order in match_activations(parent(PLAIN, zeros), parent(PLAIN, zeros)):
         assert sorted(order.tolist()) == list(range(8))
-    for order in match_weights(PLAIN, zeros, zeros):
+    for order in match_weights(parent(PLAIN, zeros), parent(PLAIN, zeros)):
         assert order.tolist() == list(range(8))
 
 
 def test_a_single_state_is_enough_not_to_fail() -> None:
-    a, b = random_family(PLAIN, 2, 0)
-    for order in match_activations(PLAIN, a, b, some_states(PLAIN, n=1)):
+    a, b = (parent(PLAIN, weights, some_states(PLAIN, n=1)) for weights in some(PLAIN, 2, 0))
+    for order in match_activations(a, b):
         assert sorted(order.tolist()) == list(range(8))
 
 
 def test_none_returns_the_parents_as_they_are() -> None:
-    parents = random_family(PLAIN, 2, 0)
-    aligned = align(PLAIN, parents, "none", None, [True, False])
+    parents = [parent(PLAIN, weights, None) for weights in some(PLAIN, 2, 0)]
+    aligned = align_parents(parents, "none")
     assert all(x is y for x, y in zip(aligned, parents, strict=True))
 
 
 def test_auto_aligns_strangers_by_activations_and_leaves_kin_alone() -> None:
-    first, kin, stranger = random_family(PLAIN, 3, 0)
-    states = some_states(PLAIN)
-    aligned = align(PLAIN, [first, kin, stranger], "auto", states, [True, True, False])
+    bases = ("a", "a", "b", "")
+    first, kin, stranger, loner = (
+        parent(PLAIN, weights, basis=basis)
+        for weights, basis in zip(some(PLAIN, 4, 0), bases, strict=True)
+    )
+    aligned = align_parents([first, kin, stranger, loner], "auto")
     assert aligned[0] is first
     assert aligned[1] is kin
-    expected = permute_units(PLAIN, stranger, match_activations(PLAIN, first, stranger, states))
-    assert_equal(aligned[2], expected)
+    for before, after in ((stranger, aligned[2]), (loner, aligned[3])):
+        orders = match_activations(first, before)
+        assert any(order.tolist() != list(range(8)) for order in orders)
+        assert_equal(after.weights, permute_units(PLAIN, before.weights, orders))
+
+
+def test_two_parents_without_a_basis_are_not_kin() -> None:
+    a, b = (parent(PLAIN, weights) for weights in some(PLAIN, 2, 0))
+    assert align_parents([a, b], "auto")[1] is not b
 
 
 def test_an_explicit_mode_aligns_kin_as_well() -> None:
-    first = one(PLAIN, 0)
-    copy = permute_units(PLAIN, first, random_orders(PLAIN, 5))
-    assert_equal(align(PLAIN, [first, copy], "weights", None, [True, True])[1], first)
+    first = parent(PLAIN, one(PLAIN, 0), basis="a")
+    shuffled = permute_units(PLAIN, first.weights, random_orders(PLAIN, 5))
+    copy = parent(PLAIN, shuffled, None, basis="a")
+    assert_equal(align_parents([first, copy], "weights")[1].weights, first.weights)
 
 
-def test_alignment_neither_writes_to_its_inputs_nor_varies() -> None:
-    parents = random_family(DEEP, 2, 0)  # read-only
+def test_alignment_does_not_vary() -> None:
+    parents = some(DEEP, 2, 0)
     for mode in ("weights", "activations"):
-        twice = [align(DEEP, parents, mode, some_states(DEEP), [True, False]) for _ in range(2)]
+        twice = [align(DEEP, parents, mode) for _ in range(2)]
         assert_equal(twice[0][1], twice[1][1])
 
 
 def test_networks_without_hidden_layers_and_families_of_none_are_fine() -> None:
     linear = NetworkSpec((4,), (), 2)
-    parents = random_family(linear, 2, 0)
-    assert align(linear, parents, "activations", None, [True, False]) == tuple(parents)
-    assert align(PLAIN, [], "auto", None, []) == ()
+    parents = [parent(linear, weights, None) for weights in some(linear, 2, 0)]
+    assert align_parents(parents, "activations") == tuple(parents)
+    assert align_parents([], "auto") == ()
 
 
 def test_missing_states_are_explained() -> None:
-    parents = random_family(PLAIN, 2, 0)
+    a, b = (parent(PLAIN, weights, None) for weights in some(PLAIN, 2, 0))
     with pytest.raises(AlignmentError, match="align='auto' compares activations on states; there"):
-        align(PLAIN, parents, "auto", None, [True, False])
-    assert len(align(PLAIN, parents, "auto", None, [True, True])) == 2
+        align_parents([a, b], "auto")
+    with pytest.raises(AlignmentError, match="align='activations' compares activations on states"):
+        align_parents([a, parent(PLAIN, b.weights)], "activations")
 
 
-def test_wrong_arguments_are_explained() -> None:
-    parents = random_family(PLAIN, 2, 0)
-    with pytest.raises(AlignmentError, match="one entry for each of the 2 parents, not 1"):
-        align(PLAIN, parents, "auto", None, [True])
+def test_parents_of_different_widths_cannot_be_reordered() -> None:
+    other = NetworkSpec((4,), (8, 6), 2)
+    a = parent(PLAIN, one(PLAIN, 0), id="a")
+    b = parent(other, one(other, 0), id="b")
+    assert align_parents([a, b], "auto")[1] is b
+    for mode in ("weights", "activations"):
+        with pytest.raises(AlignmentError, match="units of b cannot be put into the order of a"):
+            align_parents([a, b], mode)  # type: ignore[arg-type]  # both are modes
+
+
+def test_an_unknown_mode_is_explained() -> None:
     wrong: Any = "weight"
     with pytest.raises(AlignmentError, match=r"align must be 'none', .* not 'weight'"):
-        align(PLAIN, parents, wrong, None, [True, True])
+        align_parents([parent(PLAIN, one(PLAIN, 0))], wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,7 +17,9 @@ from engine.stages.recombination.parents import Parent, read_parent
 from populations.network import NetworkSpec
 from populations.plans import Align
 from strategies.crossover import LayerCrossover, RandomCrossover, WeightedCrossover
-from strategies.operator import CrossoverOperator, Family
+from strategies.operator import CrossoverOperator
+from strategies.parents import Parent as Known
+from strategies.parents import family_of
 
 Strategy = Literal["random", "layer", "weighted"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -92,16 +95,18 @@ def cross(
                     f"{name}: {known_as} holds NaN or infinity; a network can be crossed only "
                     "if all its weights are finite"
                 )
+    if states is not None and (states.ndim != 2 or states.shape[1] != spec.n_inputs):
+        raise StageError(
+            f"states for alignment must be of shape (N, {spec.n_inputs}), not {states.shape}"
+        )
+    pair: Sequence[Known] = [
+        Known(name, spec, weights, states) for name, weights in zip(names, parents, strict=True)
+    ]
     if align != "none":
-        from strategies.alignment import align as aligned  # imports SciPy
+        from strategies.alignment import align_parents  # imports SciPy
 
-        if states is not None and (states.ndim != 2 or states.shape[1] != spec.n_inputs):
-            raise StageError(
-                f"states for alignment must be of shape (N, {spec.n_inputs}), not {states.shape}"
-            )
-        first, second = aligned(spec, parents, align, states, (True, False))
-        parents = (first, dict(second))
-    family = Family(parents, spec, names, (0.0, 0.0))
+        pair = align_parents(pair, align)
+    family = family_of(operator, pair, (0.0, 0.0))
     return dict(operator.cross(family, np.random.default_rng(seed)))
 
 

@@ -15,7 +15,7 @@ from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.recombination.crossover import STRATEGIES, cross, make_operator
 from engine.stages.recombination.crossover_benchmark import benchmark_crossover
 from populations.network import NetworkSpec
-from strategies.alignment import permute_units
+from strategies.permutation import permute_units
 from strategies.errors import AlignmentError
 
 torch.set_num_threads(1)
