@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import pickle
 import socket
 import threading
 import time
@@ -47,6 +48,8 @@ CRASHED = (
     exceptions.RaySystemError,
     exceptions.RuntimeEnvSetupError,
 )
+# What pickling raises for, say, a plug-in that keeps a lock or an open file.
+UNSENDABLE = (TypeError, AttributeError, ValueError, pickle.PicklingError)
 
 
 class RayExecutor:
@@ -94,12 +97,21 @@ class RayExecutor:
             window = self.n_workers + max(1, round(self.n_workers * SURPLUS))
             while queue and len(flight) < window and not stop.is_set():
                 batch = queue.popleft()
-                reference = self._task.remote(
-                    shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
-                )
+                try:
+                    reference = self._task.remote(
+                        shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
+                    )
+                except UNSENDABLE as error:
+                    again, results = self._after_refusal(batch, error)
+                    queue.extendleft(reversed(again))
+                    if results:
+                        yield results
+                    continue
                 flight[reference] = (batch, time.monotonic())
             self._cancel_overdue(flight)
             waiting = list(flight)
+            if not waiting:
+                continue  # all of it was refused
             if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
                 continue
             for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
@@ -132,6 +144,13 @@ class RayExecutor:
             return after_failure(batch, f"{type(error).__name__}: the worker died", attempts)
         tries = 1 + batch.attempts + batch.losses
         return [], [replace(result, node=node, attempts=tries) for result in results]
+
+    def _after_refusal(
+        self, batch: Batch[PlanT], error: Exception
+    ) -> tuple[list[Batch[PlanT]], list[Any]]:
+        """Decide what becomes of a batch that cannot be pickled; trying again would not help."""
+        reason = error.__cause__ or error  # Ray wraps it in a page of advice
+        return after_failure(batch, f"it cannot be sent to a worker: {reason}", attempts=1)
 
     def _after_loss(self, batch: Batch[PlanT], reason: str) -> tuple[list[Batch[PlanT]], list[Any]]:
         lost = replace(batch, losses=batch.losses + 1)
@@ -169,7 +188,7 @@ def run_batch(
     genomes: Mapping[str, Genome],
     timeout_s: float,
 ) -> tuple[list[ResultT], str]:
-    """Carry out a batch in a worker, and return its results and the name of the node.
+    """Carry out a batch in a worker, and return its results and what the node is called.
 
     The time limit counts here and not in the driver, where it would count the time in the queue:
     SIGALRM raises in Python code, and if the batch is stuck in native code, faulthandler's own
@@ -181,6 +200,11 @@ def run_batch(
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
         with deadline(timeout_s), threadpool_limits(1):
-            return context.work(plans, genomes), socket.gethostname()
+            return context.work(plans, genomes), node_name()
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def node_name() -> str:
+    """Return the name of this host and the beginning of Ray's id: nodes may share a host."""
+    return f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"

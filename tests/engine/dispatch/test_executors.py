@@ -71,6 +71,13 @@ def refuse(log: Path) -> NoReturn:
     raise ValueError("not today")
 
 
+class Unsendable(FreshCrossover):
+    """An operator that cannot even be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Slow(FreshCrossover):
     """An operator that takes its time."""
 
@@ -244,6 +251,22 @@ def test_one_operator_that_no_worker_can_unpickle_fails_alone(
     executor = make_ray_executor(DispatchConfig())
     bad = {"operator": Unreadable(log)}
     check_isolation(executor, context, make_plan, clean, bad, log, 4, 2, "not today")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("size", [1, 4])
+def test_one_operator_that_cannot_be_sent_to_a_worker_fails_alone(
+    make_ray_executor, context, make_plan, clean, size
+) -> None:
+    plans = [make_plan(i) for i in range(size)]
+    plans[0] = replace(plans[0], operator=Unsendable())
+    results = run(make_ray_executor(DispatchConfig()), context, [Batch.of(plans, {})])
+    failed = results.pop(0)
+    assert failed.status == "failed"
+    assert failed.reason.startswith("it cannot be sent to a worker: cannot pickle ")
+    assert failed.attempts == 1
+    for index, result in results.items():
+        assert_same_birth(result, clean[index])
 
 
 @pytest.mark.ray
