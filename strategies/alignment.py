@@ -7,17 +7,16 @@ by position mixes noise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from populations.network import NetworkSpec, Weights
 from populations.plans import Align
 from strategies.errors import AlignmentError
 from strategies.parents import Parent
-from strategies.permutation import Permutations, permute_layer, permute_units
+from strategies.permutation import Permutations, permute_units
 
 IMPROVEMENT = 1e-6  # relative gain that coordinate descent needs to go on
 
@@ -41,11 +40,10 @@ def match_weights(a: Parent, b: Parent) -> Permutations:
     Returns:
         Permutations for :meth:`Parent.reordered` of ``b``.
     """
-    spec = a.spec
-    own = [np.arange(layer.n_units) for layer in spec.units]
-    starts = (own, _match_incoming(spec, a.weights, b.weights))
-    descents = [_descend(spec, a.weights, b.weights, start) for start in starts]
-    (own_gain, own_end), (other_gain, other_end) = descents
+    own = [np.arange(layer.n_units) for layer in a.spec.units]
+    (own_gain, own_end), (other_gain, other_end) = (
+        _descend(a, b, start) for start in (own, _match_incoming(a, b))
+    )
     return other_end if other_gain > own_gain + IMPROVEMENT * abs(own_gain) else own_end
 
 
@@ -111,54 +109,67 @@ def _aligned(first: Parent, other: Parent, mode: Align) -> Parent:
     return other.reordered(match_activations(first, other))
 
 
-def _descend(
-    spec: NetworkSpec, a: Weights, b: Weights, start: Permutations
-) -> tuple[float, Permutations]:
+def _descend(a: Parent, b: Parent, start: Permutations) -> tuple[float, Permutations]:
     """Return the inner product with ``a`` at the end of coordinate descent, and the orders."""
     permutations = list(start)
-    current = permute_units(spec, b, permutations)
-    gained = True
-    while gained:
-        gained = False
-        for index, layer in enumerate(spec.units):
-            products = _inner_products(a, current, (*layer.incoming, *layer.outgoing))
-            before = float(np.trace(products))
-            better = _assign(products)
-            after = float(products[np.arange(layer.n_units), better].sum())
-            if after > before + IMPROVEMENT * float(np.abs(products.diagonal()).sum()):
-                permute_layer(current, layer, better)
-                permutations[index] = permutations[index][better]
-                gained = True
-    return sum(float(np.vdot(a[name], current[name])) for name in spec.shapes), permutations
+    stale = set(range(len(permutations)))  # layers whose neighbors have changed since
+    while stale:
+        index = min(stale)
+        stale.remove(index)
+        products = _products(a, b, index, permutations, following=True)
+        units = np.arange(len(products))
+        own = products[units, permutations[index]]
+        better = _assign(products)
+        gain = float(products[units, better].sum()) - float(own.sum())
+        if gain > IMPROVEMENT * float(np.abs(own).sum()):
+            permutations[index] = better
+            stale |= {index - 1, index + 1} & set(range(len(permutations)))
+    return _inner_product(a, b, permutations), permutations
 
 
-def _match_incoming(spec: NetworkSpec, a: Weights, b: Weights) -> Permutations:
+def _match_incoming(a: Parent, b: Parent) -> Permutations:
     """Match each layer by what its units read, given the order of the layer before."""
-    current = dict(b)
-    permutations = []
-    for layer in spec.units:
-        permutation = _assign(_inner_products(a, current, layer.incoming))
-        permute_layer(current, layer, permutation)
-        permutations.append(permutation)
+    permutations: list[NDArray[np.intp]] = []
+    for index in range(len(a.spec.units)):
+        permutations.append(_assign(_products(a, b, index, permutations, following=False)))
     return permutations
 
 
-def _inner_products(
-    a: Weights, b: Weights, tensors: Iterable[tuple[str, int]]
+def _products(
+    a: Parent, b: Parent, index: int, permutations: Permutations, *, following: bool
 ) -> NDArray[np.float32]:
-    """Return the inner product of each unit of ``a`` with each of ``b``, ``(n_units, n_units)``."""
-    pairs = [(_by_unit(a[name], axis), _by_unit(b[name], axis)) for name, axis in tensors]
-    rows_of_a = np.concatenate([pair[0] for pair in pairs], axis=1)
-    rows_of_b = np.concatenate([pair[1] for pair in pairs], axis=1)
-    products: NDArray[np.float32] = rows_of_a @ rows_of_b.T
+    """Return the inner product of each unit of ``a`` with each of ``b`` in one hidden layer.
+
+    Args:
+        a: The rows of the result.
+        b: The columns, in its own order of this layer's units.
+        index: Number of the hidden layer.
+        permutations: Orders of ``b``'s units in the other layers, as far as they are needed.
+        following: Whether outgoing weights count, too.
+
+    Returns:
+        Shape ``(n_units, n_units)``.
+    """
+    blocks = a.spec.blocks
+    n_in, n_vectors = blocks[index].n_in, len(blocks[index].tensors) - 1
+    columns = [
+        permutations[index - 1] if index > 0 else np.arange(n_in),
+        n_in + np.arange(n_vectors),
+    ]
+    if following:
+        is_last = index + 2 == len(blocks)  # actions keep their order
+        order = np.arange(blocks[index + 1].n_out) if is_last else permutations[index + 1]
+        columns.append(n_in + n_vectors + order)
+    taken = np.concatenate(columns)
+    products: NDArray[np.float32] = (
+        a.unit_rows[index][:, : len(taken)] @ b.unit_rows[index][:, taken].T
+    )
     return products
 
 
-def _by_unit(tensor: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return a view of shape ``(units, numbers per unit)``."""
-    if tensor.ndim == 1:
-        return tensor[:, None]
-    return tensor if axis == 0 else tensor.T
+def _inner_product(a: Parent, b: Parent, permutations: Permutations) -> float:
+    permuted = permute_units(a.spec, b.weights, permutations)
+    return sum(float(np.vdot(a.weights[name], permuted[name])) for name in a.spec.shapes)
 
 
 def _assign(similarity: NDArray[np.float32]) -> NDArray[np.intp]:

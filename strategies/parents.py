@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -80,7 +81,7 @@ class Parent:
     @cached_property
     def responses(self) -> tuple[NDArray[np.float32], ...]:
         """What enters each ReLU, per hidden layer, ``(n_states, n_units)``."""
-        return tuple(map(frozen, pre_activations(self.spec, self.weights, self.states)))
+        return tuple(pre_activations(self.spec, self.weights, self.states))
 
     @cached_property
     def activations(self) -> tuple[NDArray[np.float32], ...]:
@@ -89,17 +90,30 @@ class Parent:
 
     @cached_property
     def profiles(self) -> tuple[NDArray[np.float32], ...]:
-        """What units are matched by, per hidden layer, ``(2 * n_states, n_units)``.
+        """What units respond to, per hidden layer, ``(2 * n_states, n_units)``.
 
-        Each column holds the unit's activations on the states, and behind them what entered its
-        ReLU with a small weight, both standardized to mean 0 and norm 1 (all 0 where they are
-        constant): the inner product of two columns is the correlation of two units, with ties
-        between dead units broken.
+        Each column holds what leaves the unit's ReLU on the states, and behind that what enters it
+        with a small weight, both standardized to mean 0 and norm 1 (all 0 where they are constant):
+        the inner product of two columns is the correlation of two units, with ties between dead
+        units broken.
         """
-        weight = np.float32(np.sqrt(TIE_BREAK))
+        return tuple(_profile(values) for values in self.responses)
+
+    @cached_property
+    def unit_rows(self) -> tuple[NDArray[np.float32], ...]:
+        """All weights of each hidden unit as a row, per hidden layer, ``(n_units, n_numbers)``.
+
+        A row holds the incoming weights, the bias, the normalization, and the outgoing weights.
+        """
         return tuple(
-            frozen(np.concatenate([_standardized(behind), weight * _standardized(in_front)]))
-            for behind, in_front in zip(self.activations, self.responses, strict=True)
+            np.concatenate(
+                [
+                    _by_unit(self.weights[name], axis)
+                    for name, axis in (*layer.incoming, *layer.outgoing)
+                ],
+                axis=1,
+            )
+            for layer in self.spec.units
         )
 
     @cached_property
@@ -185,17 +199,14 @@ def family_of(
 
     Raises:
         NeedError: The operator needs something that is not known, or a common ancestor that these
-            parents do not have, or parents of one architecture and these are not.
+            parents do not have, or the parents are not of one architecture. For an operator with
+            ``same_widths = False`` they may differ in the widths of their hidden layers, but in
+            nothing else.
     """
     spec = parents[0].spec
     ids = [parent.id for parent in parents]
-    if operator.same_widths:
-        for parent in parents[1:]:
-            if parent.spec != spec:
-                raise NeedError(
-                    f"{operator.name} needs parents of one architecture, but {parent.id} is "
-                    f"{parent.spec} and {ids[0]} is {spec}"
-                )
+    for parent in parents[1:]:
+        _check_architecture(operator, parents[0], parent)
     given: dict[Need, Any] = {}
     for need in operator.needs:
         if need == "ancestor":
@@ -219,20 +230,43 @@ def family_of(
     return Family(weights, spec, ids, fitness, given, [parent.spec for parent in parents])
 
 
+def _check_architecture(operator: CrossoverOperator, first: Parent, other: Parent) -> None:
+    spec = other.spec
+    if not operator.same_widths and len(spec.hidden) == len(first.spec.hidden):
+        spec = replace(spec, hidden=first.spec.hidden)
+    if spec != first.spec:
+        needed = "one architecture" if operator.same_widths else "one architecture but for widths"
+        raise NeedError(
+            f"{operator.name} needs parents of {needed}, but {other.id} is {other.spec} and "
+            f"{first.id} is {first.spec}"
+        )
+
+
 def frozen(array: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return a copy that nobody can write to, not even after setting its ``writeable`` flag."""
     copy: NDArray[np.float32] = np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
     return copy
 
 
-def _standardized(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return columns of mean 0 and norm 1; constant columns become 0."""
-    centered: NDArray[np.float32] = values - values.mean(axis=0)
-    norms = np.sqrt(np.einsum("ij,ij->j", centered, centered))
-    sizes = np.sqrt(np.einsum("ij,ij->j", values, values))
-    varies = norms > CONSTANT * sizes
-    centered *= np.divide(1.0, norms, out=np.zeros_like(norms), where=varies)
-    return centered
+def _profile(responses: NDArray[np.float32]) -> NDArray[np.float32]:
+    n_states, n_units = responses.shape
+    both = np.empty((2, n_states, n_units), np.float32)
+    np.maximum(responses, 0, out=both[0])
+    both[1] = responses
+    means = np.full(n_states, 1 / n_states, np.float32) @ both  # (2, n_units)
+    both -= means[:, None]
+    squares = np.einsum("kij,kij->kj", both, both)
+    varies = squares > CONSTANT**2 * (squares + n_states * np.square(means))
+    weights = np.array([[1], [np.sqrt(TIE_BREAK)]], np.float32)
+    both *= np.divide(weights, np.sqrt(squares), out=np.zeros_like(squares), where=varies)[:, None]
+    return both.reshape(2 * n_states, n_units)
+
+
+def _by_unit(tensor: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Return a view of shape ``(units, numbers per unit)``."""
+    if tensor.ndim == 1:
+        return tensor[:, None]
+    return tensor if axis == 0 else tensor.T
 
 
 def _frozen_weights(spec: NetworkSpec, weights: Weights) -> Weights:
