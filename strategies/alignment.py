@@ -26,9 +26,10 @@ def match_weights(a: Parent, b: Parent) -> Permutations:
 
     Maximizes the inner product of all tensors of ``a`` and the permuted ``b``, biases and
     normalizations included, by coordinate descent: layer by layer, first to last, the best order of
-    one layer given the others is a linear assignment, until no layer gains. The descent is run from
-    ``b``'s own order and from the order that matches incoming weights alone, first layer to last;
-    the better end is kept, the former on a tie. The second start recovers permuted copies exactly.
+    one layer given the others is a linear assignment, until no layer gains. The descent starts from
+    ``b``'s own order or from the one that matches incoming weights alone, first layer to last,
+    whichever resembles ``a`` more; the former on a tie. The second start recovers permuted copies
+    exactly, the first one leaves kin alone.
 
     Source: Ainsworth et al. 2022, "Git Re-Basin", arXiv:2209.04836, algorithm 1; there the layers
     are visited in random order, from one start.
@@ -41,10 +42,9 @@ def match_weights(a: Parent, b: Parent) -> Permutations:
         Permutations for :meth:`Parent.reordered` of ``b``.
     """
     own = [np.arange(layer.n_units) for layer in a.spec.units]
-    (own_gain, own_end), (other_gain, other_end) = (
-        _descend(a, b, start) for start in (own, _match_incoming(a, b))
-    )
-    return other_end if other_gain > own_gain + IMPROVEMENT * abs(own_gain) else own_end
+    incoming = _match_incoming(a, b)
+    as_it_is, matched = (_inner_product(a, b, orders) for orders in (own, incoming))
+    return _descend(a, b, incoming if matched > as_it_is + IMPROVEMENT * abs(as_it_is) else own)
 
 
 def match_activations(a: Parent, b: Parent) -> Permutations:
@@ -109,8 +109,8 @@ def _aligned(first: Parent, other: Parent, mode: Align) -> Parent:
     return other.reordered(match_activations(first, other))
 
 
-def _descend(a: Parent, b: Parent, start: Permutations) -> tuple[float, Permutations]:
-    """Return the inner product with ``a`` at the end of coordinate descent, and the orders."""
+def _descend(a: Parent, b: Parent, start: Permutations) -> Permutations:
+    """Return the orders at the end of coordinate descent."""
     permutations = list(start)
     stale = set(range(len(permutations)))  # layers whose neighbors have changed since
     while stale:
@@ -124,7 +124,7 @@ def _descend(a: Parent, b: Parent, start: Permutations) -> tuple[float, Permutat
         if gain > IMPROVEMENT * float(np.abs(own).sum()):
             permutations[index] = better
             stale |= {index - 1, index + 1} & set(range(len(permutations)))
-    return _inner_product(a, b, permutations), permutations
+    return permutations
 
 
 def _match_incoming(a: Parent, b: Parent) -> Permutations:
