@@ -1,9 +1,12 @@
 """Crossover operators, one per file; importing the package registers all of them."""
 
 from strategies.crossover.clone import CloneCrossover
+from strategies.crossover.dare import DareCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.layer import LayerCrossover
 from strategies.crossover.random import RandomCrossover
+from strategies.crossover.task_arithmetic import TaskArithmeticCrossover
+from strategies.crossover.ties import TiesCrossover
 from strategies.crossover.unit import UnitCrossover
 from strategies.crossover.weighted import WeightedCrossover
 from strategies.registry import crossovers
@@ -14,6 +17,10 @@ __all__ = [
     "RandomCrossover",
     "UnitCrossover",
     "WeightedCrossover",
+    # with a common ancestor
+    "DareCrossover",
+    "TaskArithmeticCrossover",
+    "TiesCrossover",
     # controls
     "CloneCrossover",
     "FreshCrossover",
