@@ -4,6 +4,7 @@ from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.dare import DareCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.layer import LayerCrossover
+from strategies.crossover.model_stock import ModelStockCrossover
 from strategies.crossover.random import RandomCrossover
 from strategies.crossover.task_arithmetic import TaskArithmeticCrossover
 from strategies.crossover.ties import TiesCrossover
@@ -19,6 +20,7 @@ __all__ = [
     "WeightedCrossover",
     # with a common ancestor
     "DareCrossover",
+    "ModelStockCrossover",
     "TaskArithmeticCrossover",
     "TiesCrossover",
     # controls
