@@ -26,8 +26,8 @@ CONSTANT = 1e-5  # a unit whose standard deviation is below this share of its RM
 class Parent:
     """One network that children are made of. What is asked of it is computed once, and kept.
 
-    Everything it gives is read-only, for good: operators are code of the user's own, and several
-    children share a parent.
+    Whatever operators are given of it is read-only, for good: they are code of the user's own, and
+    several children share a parent. What only alignment reads is not copied for that.
 
     Attributes:
         id: Genome id, or whatever errors should call it.
