@@ -2,6 +2,7 @@
 
 from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.dare import DareCrossover
+from strategies.crossover.fisher import FisherCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.layer import LayerCrossover
 from strategies.crossover.model_stock import ModelStockCrossover
@@ -23,6 +24,8 @@ __all__ = [
     "ModelStockCrossover",
     "TaskArithmeticCrossover",
     "TiesCrossover",
+    # with states
+    "FisherCrossover",
     # controls
     "CloneCrossover",
     "FreshCrossover",

@@ -1,0 +1,72 @@
+"""An average that trusts each parent where its policy depends on the weight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from populations.network import Weights
+from strategies.checks import number, whole_number
+from strategies.operator import CrossoverOperator, Family
+from strategies.registry import crossovers
+
+FLOOR = 1e-6  # of the Fisher information of a parent, which has norm 1
+
+
+@crossovers.register
+class FisherCrossover(CrossoverOperator):
+    """Average parents, each weight by how much the policies of the parents depend on it.
+
+    ``child_j = sum_i s_i F_ij theta_ij / sum_i s_i F_ij`` for every number ``j`` of every tensor.
+    ``F_i`` is the diagonal Fisher information of parent ``i`` (see
+    :func:`strategies.gradients.fisher_diagonal`), divided by its L2 norm over all tensors so that
+    no parent counts more for being sure of itself, and then raised to at least 1e-6. The first
+    parent has the share ``s_1``, drawn evenly from ``[low, high]`` for each child; the others
+    divide the rest evenly. A weight that no policy depends on is averaged by these shares alone,
+    as all of them are in a network of one action.
+
+    Source: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
+    arXiv:2111.09832, sections 3.2 and 3.3; norm and floor as in the authors' code. There the floor
+    is applied before the norm, and to one of the models only.
+
+    Args:
+        low: Smallest share of the first parent, in ``[0, 1]``.
+        high: Largest share of the first parent, in ``[0, 1]``; equal to ``low`` for a fixed one.
+        n_parents: Number of parents, at least 2.
+
+    Raises:
+        ValueError: A share is outside ``[0, 1]``, ``low`` is above ``high``, or there are fewer
+            than two parents.
+    """
+
+    name = "fisher"
+    needs = ("fisher",)
+
+    def __init__(self, low: float = 0.1, high: float = 0.9, n_parents: int = 2) -> None:
+        self.low = number("low", low, 0.0, 1.0)
+        self.high = number("high", high, 0.0, 1.0)
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.n_parents = whole_number("n_parents", n_parents, 2)
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        """Return one child; see :class:`CrossoverOperator`."""
+        share = rng.uniform(self.low, self.high)
+        shares = [share] + [(1 - share) / (len(parents) - 1)] * (len(parents) - 1)
+        norms = [_norm(information) for information in parents.fisher]
+        child = {}
+        for name, shape in parents.spec.shapes.items():
+            weighted, total = np.zeros(shape), np.zeros(shape)
+            for parent, information, norm, own in zip(
+                parents, parents.fisher, norms, shares, strict=True
+            ):
+                trust = own * np.maximum(information[name].astype(np.float64) / norm, FLOOR)
+                weighted += trust * parent[name]
+                total += trust
+            child[name] = (weighted / total).astype(np.float32)
+        return child
+
+
+def _norm(information: Weights) -> float:
+    """Return the L2 norm over all tensors, or 1 where all of them are zero."""
+    squares = sum(float(np.square(each, dtype=np.float64).sum()) for each in information.values())
+    return float(np.sqrt(squares)) or 1.0
