@@ -7,6 +7,7 @@ from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.layer import LayerCrossover
 from strategies.crossover.model_stock import ModelStockCrossover
 from strategies.crossover.random import RandomCrossover
+from strategies.crossover.regmean import RegMeanCrossover
 from strategies.crossover.task_arithmetic import TaskArithmeticCrossover
 from strategies.crossover.ties import TiesCrossover
 from strategies.crossover.unit import UnitCrossover
@@ -26,6 +27,7 @@ __all__ = [
     "TiesCrossover",
     # with states
     "FisherCrossover",
+    "RegMeanCrossover",
     # controls
     "CloneCrossover",
     "FreshCrossover",
