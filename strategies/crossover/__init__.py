@@ -6,6 +6,7 @@ from strategies.crossover.fisher import FisherCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.crossover.layer import LayerCrossover
 from strategies.crossover.model_stock import ModelStockCrossover
+from strategies.crossover.otfusion import OTFusionCrossover
 from strategies.crossover.random import RandomCrossover
 from strategies.crossover.regmean import RegMeanCrossover
 from strategies.crossover.task_arithmetic import TaskArithmeticCrossover
@@ -27,6 +28,7 @@ __all__ = [
     "TiesCrossover",
     # with states
     "FisherCrossover",
+    "OTFusionCrossover",
     "RegMeanCrossover",
     # controls
     "CloneCrossover",
