@@ -1,8 +1,9 @@
-"""The crossover stage: two networks become one, by one of the three documented strategies."""
+"""The crossover stage: two networks become one, by a documented strategy or any other operator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,7 +17,13 @@ from engine.stages.networks import Network
 from engine.stages.recombination.parents import Parent, read_parent
 from populations.network import NetworkSpec
 from populations.plans import Align
-from strategies.crossover import LayerCrossover, RandomCrossover, WeightedCrossover
+from strategies.crossover import (
+    LayerCrossover,
+    RandomCrossover,
+    WeightedCrossover,
+    crossovers,
+)
+from strategies.errors import StrategyError
 from strategies.operator import CrossoverOperator
 from strategies.parents import Parent as Known
 from strategies.parents import family_of
@@ -34,8 +41,9 @@ def make_operator(mode: str, alpha: float = 0.5) -> CrossoverOperator:
     Args:
         mode: ``random``: every tensor from the first parent with probability ``alpha``, one number
             per tensor in alphabetical order of names. ``layer``: layers 0, 2, ... of the first
-            parent, the others of the second. ``weighted``: ``alpha * A + (1 - alpha) * B``.
-        alpha: In ``[0, 1]``; 1 is the first parent. ``layer`` does not use it.
+            parent, the others of the second. ``weighted``: ``alpha * A + (1 - alpha) * B``. Any
+            other registered operator by its name, with its own defaults.
+        alpha: In ``[0, 1]``; 1 is the first parent. Only ``random`` and ``weighted`` use it.
 
     Raises:
         StageError: The strategy is not known, or ``alpha`` is out of range.
@@ -49,31 +57,38 @@ def make_operator(mode: str, alpha: float = 0.5) -> CrossoverOperator:
             return LayerCrossover(mode="alternate")
         case "weighted":
             return WeightedCrossover(low=alpha, high=alpha)
-    raise StageError(f"no crossover strategy named {mode!r}; available: {', '.join(STRATEGIES)}")
+    try:
+        return crossovers.create(mode)
+    except StrategyError as error:
+        raise StageError(str(error)) from error
 
 
 def cross(
     a: Network,
     b: Network,
-    mode: str,
+    mode: str | CrossoverOperator,
     alpha: float = 0.5,
     seed: Seed = None,
     align: Align = "none",
     *,
     states: NDArray[np.float32] | None = None,
+    ancestor: Network | None = None,
     names: tuple[str, str] = ("parent A", "parent B"),
 ) -> dict[str, NDArray[np.float32]]:
     """Return the weights of the child of two networks, under the names of the first one.
 
     Args:
         a: The first parent.
-        b: The second parent, of the same architecture. Room for Dropout makes no difference.
-        mode: ``random``, ``layer`` or ``weighted``; see :func:`make_operator`.
+        b: The second parent, of the same architecture; its hidden widths may differ if the operator
+            can do with that. Room for Dropout makes no difference.
+        mode: Name of a strategy, see :func:`make_operator`, or an operator of two parents.
         alpha: Share of the first parent, in ``[0, 1]``.
-        seed: What ``random`` draws from: a seed, a generator, or None for another child each time.
+        seed: What operators draw from: a seed, a generator, or None for another child each time.
         align: Whether the hidden units of ``b`` are put into the order of ``a`` first: ``none``,
             ``weights``, or ``activations`` (the same as ``auto``).
         states: What activations are compared on, float32 of shape ``(n_states, n_inputs)``.
+        ancestor: The network that both parents were trained from, for operators that need one; its
+            units must be in their order.
         names: What errors call the parents.
 
     Returns:
@@ -81,45 +96,71 @@ def cross(
 
     Raises:
         StageError: The parents do not share an architecture, a weight is NaN or infinite, states
-            have the wrong shape, or an argument is out of range.
+            have the wrong shape, an argument is out of range, or the operator is unknown or not one
+            of two parents.
         AlignmentError: The kind of alignment is not known, or its states are missing.
+        NeedError: The operator needs states or an ancestor, and there are none.
     """
-    operator = make_operator(mode, alpha)
-    spec = _shared_spec(a.spec, b.spec, names)
-    renamed = dict(zip(spec.shapes, (b.weights[name] for name in b.spec.shapes), strict=True))
-    parents = (a.weights, renamed)
-    for name, original, weights in zip(names, (a.spec, b.spec), parents, strict=True):
-        for tensor, known_as in zip(spec.shapes, original.shapes, strict=True):
-            if not np.isfinite(weights[tensor]).all():
-                raise StageError(
-                    f"{name}: {known_as} holds NaN or infinity; a network can be crossed only "
-                    "if all its weights are finite"
-                )
-    if states is not None and (states.ndim != 2 or states.shape[1] != spec.n_inputs):
-        raise StageError(
-            f"states for alignment must be of shape (N, {spec.n_inputs}), not {states.shape}"
-        )
+    operator = mode if isinstance(mode, CrossoverOperator) else make_operator(mode, alpha)
+    if operator.n_parents != 2:
+        raise StageError(f"{operator.name} takes {operator.n_parents} parents, but there are two")
+    n_inputs = a.spec.n_inputs
+    if states is not None and (states.ndim != 2 or states.shape[1] != n_inputs):
+        raise StageError(f"states must be of shape (N, {n_inputs}), not {states.shape}")
     pair: Sequence[Known] = [
-        Known(name, spec, weights, states) for name, weights in zip(names, parents, strict=True)
+        _as_parent(name, network, a.spec, names[0], operator.same_widths, states)
+        for name, network in zip(names, (a, b), strict=True)
     ]
     if align != "none":
         from strategies.alignment import align_parents  # imports SciPy
 
         pair = align_parents(pair, align)
-    family = family_of(operator, pair, (0.0, 0.0))
+    base = None
+    if ancestor is not None:
+        base = _as_parent("the ancestor", ancestor, a.spec, names[0], True, states).weights
+    family = family_of(operator, pair, (0.0, 0.0), base)
     return dict(operator.cross(family, np.random.default_rng(seed)))
+
+
+def _as_parent(
+    name: str,
+    network: Network,
+    spec: NetworkSpec,
+    first: str,
+    same_widths: bool,
+    states: NDArray[np.float32] | None,
+) -> Known:
+    """Return a network under the tensor names of the first parent, once it is known to fit.
+
+    Raises:
+        StageError: Its architecture is another one, or a weight is NaN or infinite.
+    """
+    for known_as, tensor in network.weights.items():
+        if not np.isfinite(tensor).all():
+            raise StageError(
+                f"{name}: {known_as} holds NaN or infinity; a network can be crossed only "
+                "if all its weights are finite"
+            )
+    own = network.spec
+    if same_widths or len(own.hidden) != len(spec.hidden):
+        shared = _shared_spec(spec, own, (first, name))
+    else:
+        shared = _shared_spec(replace(spec, hidden=own.hidden), own, (first, name))
+    tensors = (network.weights[tensor] for tensor in own.shapes)
+    return Known(name, shared, dict(zip(shared.shapes, tensors, strict=True)), states)
 
 
 def initialize_child_from_crossover(
     parent_a: Parent,
     parent_b: Parent,
-    strategy: str = "random",
+    strategy: str | CrossoverOperator = "random",
     *,
     alpha: float = 0.5,
     seed: int | None = None,
     rng: np.random.Generator | int | None = None,
     align: Align = "none",
     states: NDArray[np.float32] | None = None,
+    ancestor: Parent | None = None,
     dropout: float = 0.0,
     allow_unsafe_unpickle: bool = False,
 ) -> nn.Sequential:
@@ -134,13 +175,15 @@ def initialize_child_from_crossover(
         parent_a: The first parent; the child's tensors are named ``network.0.weight`` and so on,
             with the numbers that they have in it.
         parent_b: The second parent.
-        strategy: ``random``, ``layer`` or ``weighted``; see :func:`make_operator`.
+        strategy: Name of a strategy, see :func:`make_operator`, or an operator of two parents.
         alpha: Share of the first parent, in ``[0, 1]``.
-        seed: Seed of ``random``.
+        seed: Seed of what the strategy draws.
         rng: A generator, or a seed, instead of ``seed``.
         align: Whether hidden units of the second parent are put into the order of the first one;
             see :func:`cross`.
         states: What activations are compared on, float32 of shape ``(n_states, n_inputs)``.
+        ancestor: What both parents were trained from, in any of these forms, for operators that
+            need one.
         dropout: Share of hidden units that the child's Dropout modules drop once it is put into
             training mode, in ``[0, 1)``; parents without Dropout have a child without.
         allow_unsafe_unpickle: Let ``.pt`` files run their code while they are loaded.
@@ -152,6 +195,7 @@ def initialize_child_from_crossover(
     Raises:
         StageError: A parent cannot be read or crossed, or an argument is out of range.
         AlignmentError: The kind of alignment is not known, or its states are missing.
+        NeedError: The operator needs states or an ancestor, and there are none.
     """
     if seed is not None and rng is not None:
         raise StageError("give either seed or rng, not both")
@@ -161,7 +205,10 @@ def initialize_child_from_crossover(
     name_b, b = read_parent(parent_b, "parent B", allow_unsafe_unpickle)
     source = seed if rng is None else rng
     names = (name_a, name_b)
-    weights = cross(a, b, strategy, alpha, source, align, states=states, names=names)
+    base = None
+    if ancestor is not None:
+        base = read_parent(ancestor, "the ancestor", allow_unsafe_unpickle)[1]
+    weights = cross(a, b, strategy, alpha, source, align, states=states, ancestor=base, names=names)
     with torch.random.fork_rng(devices=[]):  # building a Linear draws random weights
         child = sequential(a.spec, weights)
     for module in child.modules():

@@ -15,8 +15,9 @@ from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.recombination.crossover import STRATEGIES, cross, make_operator
 from engine.stages.recombination.crossover_benchmark import benchmark_crossover
 from populations.network import NetworkSpec
+from strategies.crossover import TaskArithmeticCrossover, UnitCrossover
+from strategies.errors import AlignmentError, NeedError
 from strategies.permutation import permute_units
-from strategies.errors import AlignmentError
 
 torch.set_num_threads(1)
 
@@ -180,7 +181,7 @@ def test_alpha_outside_its_range_is_refused(strategy, alpha) -> None:
 
 def test_other_bad_arguments_are_refused() -> None:
     a, b = network(1), network(2)
-    with pytest.raises(StageError, match="no crossover strategy named 'layers'; available: random"):
+    with pytest.raises(StageError, match="no crossover named 'layers'. Did you mean 'layer'"):
         make_operator("layers")
     with pytest.raises(AlignmentError, match="activations on states; there are none"):
         cross(a, b, "layer", align="activations")
@@ -196,3 +197,32 @@ def test_crossing_without_alignment_imports_neither_scipy_nor_pandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_any_registered_operator_can_be_named_or_given() -> None:
+    a, b = network(1), network(2)
+    named = cross(a, b, "unit", seed=3)
+    given = cross(a, b, UnitCrossover(), seed=3)
+    assert all(np.array_equal(named[name], given[name]) for name in SPEC.shapes)
+    assert any(not np.array_equal(named[name], a.weights[name]) for name in SPEC.shapes)
+
+
+def test_an_operator_of_another_number_of_parents_is_refused() -> None:
+    with pytest.raises(StageError, match="fresh takes 0 parents, but there are two"):
+        cross(network(1), network(2), "fresh")
+
+
+def test_an_ancestor_is_handed_over_or_missed_by_name() -> None:
+    a, b, base = network(1), network(2), network(3, replace(SPEC, dropout_slots=False))
+    # theta0 + 1 * (tau_a + tau_b) / 2 is the mean of the parents
+    child = cross(a, b, TaskArithmeticCrossover(low=1.0, high=1.0), ancestor=base)
+    for name in SPEC.shapes:
+        np.testing.assert_allclose(
+            child[name], (a.weights[name] + b.weights[name]) / 2, rtol=1e-5, atol=1e-5
+        )
+    with pytest.raises(NeedError, match="task_arithmetic needs parents with a recorded common"):
+        cross(a, b, "task_arithmetic")
+    with pytest.raises(
+        StageError, match="must share one architecture to be crossed: .* and the ancestor has"
+    ):
+        cross(a, b, "ties", ancestor=network(3, NetworkSpec((3,), (6,), 2)))
