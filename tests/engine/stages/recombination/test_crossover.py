@@ -181,7 +181,7 @@ def test_alpha_outside_its_range_is_refused(strategy, alpha) -> None:
 
 def test_other_bad_arguments_are_refused() -> None:
     a, b = network(1), network(2)
-    with pytest.raises(StageError, match="no crossover named 'layers'. Did you mean 'layer'"):
+    with pytest.raises(StageError, match=r"no crossover named 'layers'\. Did you mean 'layer'"):
         make_operator("layers")
     with pytest.raises(AlignmentError, match="activations on states; there are none"):
         cross(a, b, "layer", align="activations")
@@ -222,7 +222,5 @@ def test_an_ancestor_is_handed_over_or_missed_by_name() -> None:
         )
     with pytest.raises(NeedError, match="task_arithmetic needs parents with a recorded common"):
         cross(a, b, "task_arithmetic")
-    with pytest.raises(
-        StageError, match="must share one architecture to be crossed: .* and the ancestor has"
-    ):
+    with pytest.raises(StageError, match=r"must share one .*: .* and the ancestor has"):
         cross(a, b, "ties", ancestor=network(3, NetworkSpec((3,), (6,), 2)))
