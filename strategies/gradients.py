@@ -62,7 +62,7 @@ def fisher_diagonal(
     The unit counts as a constant in the derivative. With one action all of it is zero.
 
     Source: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
-    arXiv:2111.09832, section 3.2.
+    arXiv:2111.09832.
 
     Args:
         spec: Architecture of the weights.

@@ -25,8 +25,8 @@ class FisherCrossover(CrossoverOperator):
     as all of them are in a network of one action.
 
     Source: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
-    arXiv:2111.09832, sections 3.2 and 3.3; norm and floor as in the authors' code. There the floor
-    is applied before the norm, and to one of the models only.
+    arXiv:2111.09832; norm and floor as in the authors' code. There the floor comes before the norm,
+    and by default for the first model only.
 
     Args:
         low: Smallest share of the first parent, in ``[0, 1]``.
