@@ -33,14 +33,15 @@ class RegMeanCrossover(CrossoverOperator):
     others divide the rest evenly. LayerNorm tensors are averaged by these shares.
 
     Source: Jin et al. 2023, "Dataless Knowledge Fusion by Merging Weights of Language Models",
-    arXiv:2212.09849. There the bias is averaged, not part of the regression; and there
-    is no ridge. Here 1e-4 of the diagonal is added to the matrix that is inverted, which pulls
-    ``W`` towards the average ``sum_i s_i W_i`` of the parents: inputs that never vary, such as dead
-    units, make it singular, and where nothing is known the average is what to fall back on.
+    arXiv:2212.09849. There the bias is averaged, not part of the regression, and there is no ridge.
+    Here 1e-4 of the diagonal is added to the matrix that is inverted, which pulls ``W`` towards the
+    average ``sum_i s_i W_i`` of the parents: inputs that are always zero, such as dead units, make
+    the matrix singular, and where nothing is known the average is what to fall back on.
 
     Args:
-        alpha: Factor of the entries off the diagonal, in ``[0, 1]``; between 0.1 and 0.9 in
-            the authors' experiments. With 0 it is an average of columns, weighted by how large inputs are.
+        alpha: Factor of the entries off the diagonal, in ``[0, 1]``; from 0.1 to 0.9 in the
+            authors' experiments. With 0 it is an average of columns, weighted by how large inputs
+            are.
         low: Smallest share of the first parent, in ``[0, 1]``.
         high: Largest share of the first parent, in ``[0, 1]``; equal to ``low`` for a fixed one.
         n_parents: Number of parents, at least 2.
