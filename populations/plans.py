@@ -59,6 +59,11 @@ class Operator(Protocol):
         """What it reads of its parents besides their weights."""
         ...
 
+    @property
+    def same_widths(self) -> bool:
+        """Whether all parents must share one architecture."""
+        ...
+
     def cross(self, parents: Any, rng: np.random.Generator) -> Weights:
         """Return the weights of a child."""
         ...

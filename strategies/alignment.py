@@ -88,10 +88,9 @@ def align_parents(parents: Sequence[Parent], mode: Align) -> tuple[Parent, ...]:
         raise AlignmentError(
             f"align must be 'none', 'weights', 'activations' or 'auto', not {mode!r}"
         )
-    first, *others = parents or [None]
-    if first is None or mode == "none" or not first.spec.units:
+    if mode == "none" or not parents or not parents[0].spec.units:
         return tuple(parents)
-    return (first, *(_aligned(first, other, mode) for other in others))
+    return (parents[0], *(_aligned(parents[0], other, mode) for other in parents[1:]))
 
 
 def _aligned(first: Parent, other: Parent, mode: Align) -> Parent:

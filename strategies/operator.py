@@ -48,7 +48,7 @@ class Family(Sequence[Weights]):
         spec: NetworkSpec,
         ids: Sequence[str],
         fitness: Sequence[float],
-        given: Mapping[Need, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
         specs: Sequence[NetworkSpec] | None = None,
     ) -> None:
         self._weights = tuple(weights)
@@ -56,7 +56,7 @@ class Family(Sequence[Weights]):
         self.specs = (spec,) * len(self._weights) if specs is None else tuple(specs)
         self.ids = tuple(ids)
         self.fitness = tuple(fitness)
-        self._given: Mapping[Need, Any] = given or {}
+        self._given: Mapping[str, Any] = given or {}
 
     @overload
     def __getitem__(self, index: int) -> Weights: ...

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
+from populations.plans import Operator
 from strategies.errors import NeedError
 from strategies.forward import pre_activations
 from strategies.gradients import fisher_diagonal
-from strategies.operator import NEEDS, CrossoverOperator, Family, Need
+from strategies.operator import NEEDS, Family
 from strategies.permutation import Permutations, permute_units
 from strategies.registry import suggestion
 
@@ -183,7 +184,7 @@ class _Reordered(Parent):
 
 
 def family_of(
-    operator: CrossoverOperator,
+    operator: Operator,
     parents: Sequence[Parent],
     fitness: Sequence[float],
     ancestor: Weights | None = None,
@@ -192,8 +193,7 @@ def family_of(
 
     Args:
         operator: Who is going to cross them.
-        parents: Aligned parents, the first one first; none for an operator without parents is
-            not possible here, see ``Family``.
+        parents: Aligned parents, at least one.
         fitness: Fitness of each.
         ancestor: Weights of the genome whose unit order all of them keep; None where there is none.
 
@@ -203,34 +203,37 @@ def family_of(
             ``same_widths = False`` they may differ in the widths of their hidden layers, but in
             nothing else.
     """
-    spec = parents[0].spec
-    ids = [parent.id for parent in parents]
     for parent in parents[1:]:
         _check_architecture(operator, parents[0], parent)
-    given: dict[Need, Any] = {}
-    for need in operator.needs:
-        if need == "ancestor":
-            if ancestor is None:
-                raise NeedError(
-                    f"{operator.name} needs parents with a recorded common ancestor, but "
-                    f"{' and '.join(ids)} have none; let students start from a shared one "
-                    "(distillation.ancestor: shared)"
-                )
-            given[need] = _frozen_weights(spec, ancestor)
-        elif need == "states":
-            given[need] = parents[0].states
-        elif need in NEEDS:
-            given[need] = tuple(getattr(parent, need) for parent in parents)
-        else:
-            raise NeedError(
-                f"{operator.name} needs {need!r}, which is not known."
-                f"{suggestion(str(need), NEEDS)} Known: {', '.join(NEEDS)}"
-            )
+    given = {need: _given(operator, need, parents, ancestor) for need in operator.needs}
     weights = [parent.weights for parent in parents]
-    return Family(weights, spec, ids, fitness, given, [parent.spec for parent in parents])
+    specs = [parent.spec for parent in parents]
+    return Family(weights, specs[0], [parent.id for parent in parents], fitness, given, specs)
 
 
-def _check_architecture(operator: CrossoverOperator, first: Parent, other: Parent) -> None:
+def _given(
+    operator: Operator, need: str, parents: Sequence[Parent], ancestor: Weights | None
+) -> Any:
+    """Return one thing that an operator needs."""
+    if need not in NEEDS:
+        raise NeedError(
+            f"{operator.name} needs {need!r}, which is not known."
+            f"{suggestion(need, NEEDS)} Known: {', '.join(NEEDS)}"
+        )
+    if need == "states":
+        return parents[0].states
+    if need != "ancestor":
+        return tuple(getattr(parent, need) for parent in parents)
+    if ancestor is None:
+        raise NeedError(
+            f"{operator.name} needs parents with a recorded common ancestor, but "
+            f"{' and '.join(parent.id for parent in parents)} have none; let students start from a "
+            "shared one (distillation.ancestor: shared)"
+        )
+    return _frozen_weights(parents[0].spec, ancestor)
+
+
+def _check_architecture(operator: Operator, first: Parent, other: Parent) -> None:
     spec = other.spec
     if not operator.same_widths and len(spec.hidden) == len(first.spec.hidden):
         spec = replace(spec, hidden=first.spec.hidden)
