@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
+from strategies.errors import NeedError
 from strategies.forward import pre_activations
 from strategies.parents import CONSTANT, Parent
 
@@ -41,8 +42,14 @@ def restore_statistics(
         New tensors.
 
     Raises:
-        NeedError: The parents have no states.
+        NeedError: The parents have no states, or other widths than the child.
     """
+    for parent in parents:
+        if parent.spec != spec:
+            raise NeedError(
+                f"statistics are restored unit by unit, but the child is {spec} and {parent.id} is "
+                f"{parent.spec}"
+            )
     restored = {name: np.array(child[name]) for name in spec.shapes}
     shares = _shares(spec, child, parents)
     for index, block in enumerate(spec.blocks[:-1]):

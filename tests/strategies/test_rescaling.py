@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from populations.network import NetworkSpec, Weights
+from strategies.errors import NeedError
 from strategies.parents import Parent
 from strategies.rescaling import restore_statistics
 
@@ -112,3 +113,10 @@ def test_the_child_is_not_changed() -> None:
     restore_statistics(spec, child, parents)
     for name in child:
         np.testing.assert_array_equal(child[name], before[name])
+
+
+def test_parents_of_other_widths_are_refused() -> None:
+    spec = NetworkSpec((3,), (4,), 2)
+    (parent,) = parents_of(NetworkSpec((3,), (5,), 2), 0, n=1)
+    with pytest.raises(NeedError, match="statistics are restored unit by unit, but the child is"):
+        restore_statistics(spec, network(spec, 0), [parent])
