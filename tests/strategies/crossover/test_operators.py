@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from populations.network import NetworkSpec, Weights
 from strategies.crossover import (
     CloneCrossover,
     FreshCrossover,
-    LayerCrossover,
     RandomCrossover,
     UnitCrossover,
-    WeightedCrossover,
 )
 from strategies.operator import Family
 from strategies.testing import random_family
@@ -78,89 +74,6 @@ def test_random_decides_tensor_after_tensor_in_the_order_it_is_told(
 def test_random_refuses_an_order_that_is_not_known() -> None:
     with pytest.raises(ValueError, match="'network' or 'alphabetical', not 'sorted'"):
         RandomCrossover(order="sorted")  # type: ignore[arg-type]
-
-
-# layer
-
-
-def test_layer_keeps_a_linear_and_its_norm_together_and_is_never_a_copy(
-    constant_family: MakeFamily,
-) -> None:
-    family, rng = constant_family(DEEP), np.random.default_rng(0)
-    masks = Counter(
-        tuple(owner(child, block.tensors) for block in DEEP.blocks)
-        for child in (LayerCrossover().cross(family, rng) for _ in range(4000))
-    )
-    # Of 8 even masks AAA and BBB change one of three layers: 1/8 + 1/8 * 1/3 for each of the rest.
-    assert len(masks) == 6
-    for count in masks.values():
-        assert abs(count / 4000 - 1 / 6) <= 4.5 * np.sqrt(1 / 6 * 5 / 6 / 4000)
-
-
-@pytest.mark.parametrize(("share", "minority"), [(1.0, B), (0.0, A)])
-def test_layer_with_an_extreme_share_exchanges_one_layer(
-    constant_family: MakeFamily, share: float, minority: int
-) -> None:
-    family, rng = constant_family(DEEP), np.random.default_rng(0)
-    for _ in range(20):
-        child = LayerCrossover(share=share).cross(family, rng)
-        assert [owner(child, block.tensors) for block in DEEP.blocks].count(minority) == 1
-
-
-def test_layer_alternates_from_the_first_parent_on(constant_family: MakeFamily) -> None:
-    child = LayerCrossover(mode="alternate").cross(constant_family(DEEP), np.random.default_rng(0))
-    assert [owner(child, block.tensors) for block in DEEP.blocks] == [A, B, A]
-
-
-def test_layer_takes_the_only_layer_from_either_parent(constant_family: MakeFamily) -> None:
-    family, rng = constant_family(LINEAR), np.random.default_rng(0)
-    children = [LayerCrossover().cross(family, rng) for _ in range(50)]
-    assert {owner(child, tuple(LINEAR.shapes)) for child in children} == {A, B}
-
-
-def test_layer_refuses_an_unknown_mode() -> None:
-    with pytest.raises(ValueError, match="mode must be 'random' or 'alternate', not 'even'"):
-        LayerCrossover(mode="even")  # type: ignore[arg-type]  # the mistake under test
-
-
-# weighted
-
-
-@given(t=st.floats(-2, 3), seed=st.integers(0, 100))
-def test_weighted_with_equal_bounds_follows_the_formula(t: float, seed: int) -> None:
-    family = random_family(PLAIN, 2, seed)
-    child = WeightedCrossover(t, t).cross(family, np.random.default_rng(0))
-    for name in PLAIN.shapes:
-        a, b = (parent[name].astype(np.float64) for parent in family)
-        np.testing.assert_allclose(child[name], t * a + (1 - t) * b, rtol=1e-5, atol=1e-5)
-
-
-def test_weighted_draws_one_weight_per_child_evenly(constant_family: MakeFamily) -> None:
-    family, rng = constant_family(DEEP), np.random.default_rng(0)
-    drawn = []
-    for _ in range(2000):
-        child = WeightedCrossover(low=0.2, high=1.2).cross(family, rng)
-        values = np.concatenate([child[name].ravel() for name in DEEP.shapes])
-        assert np.ptp(values) < 1e-6
-        drawn.append(B - values[0])  # t * 1 + (1 - t) * 2 = 2 - t
-    assert 0.2 - 1e-6 <= min(drawn) < 0.21
-    assert 1.19 < max(drawn) <= 1.2 + 1e-6
-    assert np.mean(drawn) == pytest.approx(0.7, abs=0.03)  # 4.6 standard errors
-    assert np.std(drawn) == pytest.approx(np.sqrt(1 / 12), abs=0.02)
-
-
-@pytest.mark.parametrize(("t", "expected"), [(1.0, 0), (0.0, 1)])
-def test_weighted_at_the_ends_is_exactly_a_parent(t: float, expected: int) -> None:
-    family = random_family(DEEP, 2, 0)
-    child = WeightedCrossover(t, t).cross(family, np.random.default_rng(0))
-    assert all(np.array_equal(child[name], family[expected][name]) for name in DEEP.shapes)
-
-
-def test_weighted_refuses_bounds_in_the_wrong_order_or_infinite() -> None:
-    with pytest.raises(ValueError, match=r"low \(0\.8\) must not be above high \(0\.2\)"):
-        WeightedCrossover(0.8, 0.2)
-    with pytest.raises(ValueError, match="high must be a finite number, not inf"):
-        WeightedCrossover(0.0, float("inf"))
 
 
 # unit
