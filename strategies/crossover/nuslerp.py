@@ -1,0 +1,65 @@
+"""Spherical interpolation of two parents, unit by unit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from populations.network import Weights
+from strategies.checks import number
+from strategies.operator import CrossoverOperator, Family
+from strategies.registry import crossovers
+from strategies.spherical import arc_weights
+
+
+@crossovers.register
+class NuslerpCrossover(CrossoverOperator):
+    """Interpolate two parents along great circles, one per unit.
+
+    For row ``r`` of every Linear, the incoming weights of one unit or action with its bias as one
+    vector, ``child_r = [sin(t W_r) A_r + sin((1 - t) W_r) B_r] / sin W_r`` with the angle ``W_r``
+    between ``A_r`` and ``B_r``. ``t`` is drawn evenly from ``[low, high]``, once per child, and is
+    the share of the first parent. :class:`SlerpCrossover` has one angle per layer; here every unit
+    keeps its own length, whether its two versions agree or not.
+
+    - A LayerNorm is interpolated linearly with ``t``, as in :class:`SlerpCrossover`.
+    - Rows that are nearly parallel, or zero as those of a dead unit, are interpolated linearly.
+    - Nearly opposite rows are not mixed, as they would cancel and leave a unit that reads almost
+      nothing: the row of the parent with the larger share is taken. See
+      :func:`strategies.spherical.arc_weights`.
+
+    Source: mergekit's ``nuslerp``, there with ``nuslerp_flatten: false`` and
+    ``nuslerp_row_wise: false``, which takes the last axis of a tensor, our rows, as vectors. There
+    biases are interpolated by themselves, opposite rows cancel, rows are linear only where they
+    are parallel up to rounding, and a base model may be subtracted first, which is not offered
+    here.
+
+    Args:
+        low: Smallest share of the first parent, in ``[0, 1]``.
+        high: Largest share of the first parent; equal to ``low`` for a fixed one.
+
+    Raises:
+        ValueError: An argument is outside ``[0, 1]``, or ``low`` is above ``high``.
+    """
+
+    name = "nuslerp"
+
+    def __init__(self, low: float = 0.1, high: float = 0.9) -> None:
+        self.low = number("low", low, 0.0, 1.0)
+        self.high = number("high", high, 0.0, 1.0)
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        """Return one child; see :class:`CrossoverOperator`."""
+        first, second = parents
+        t = rng.uniform(self.low, self.high)
+        child: dict[str, NDArray[np.float32]] = {}
+        for block in parents.spec.blocks:
+            rows = [np.column_stack([each[block.weight], each[block.bias]]) for each in parents]
+            a, b = arc_weights(rows[0], rows[1], t)  # (n_out, 1)
+            shares = {block.weight: (a, b), block.bias: (a[:, 0], b[:, 0])}
+            for name in block.tensors:
+                x, y = shares.get(name, (t, 1 - t))
+                child[name] = (x * first[name] + y * second[name]).astype(np.float32)
+        return child
