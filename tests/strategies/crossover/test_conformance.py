@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 
 from populations.network import NetworkSpec
-from strategies import crossover
+from strategies import crossover, mutations, selections
 from strategies.crossover import crossovers
 from strategies.operator import Family
-from strategies.testing import SPECS, check_crossover_operator, random_family
+from strategies.testing import (
+    SPECS,
+    check_crossover_operator,
+    check_mutation,
+    check_selection,
+    random_family,
+)
 
 EXACT = ("clone", "layer", "random", "unit")
 SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
@@ -27,9 +33,36 @@ def test_every_file_of_the_package_registers_one_operator_of_its_name() -> None:
         assert crossovers.get(name).__module__ == f"strategies.crossover.{name}"
 
 
+def test_there_are_operators_of_every_kind() -> None:
+    assert {"clone", "unit", "weighted"} <= set(crossovers.available())
+    assert "gaussian" in mutations.available()
+    assert "tournament" in selections.available()
+
+
 @pytest.mark.parametrize("name", crossovers.available())
-def test_every_operator_keeps_the_contract(name: str) -> None:
+def test_every_crossover_keeps_the_contract(name: str) -> None:
     check_crossover_operator(crossovers.create(name))
+
+
+@pytest.mark.parametrize("name", mutations.available())
+def test_every_mutation_keeps_the_contract(name: str) -> None:
+    check_mutation(mutations.create(name))
+
+
+@pytest.mark.parametrize("name", selections.available())
+def test_every_selection_keeps_the_contract(name: str) -> None:
+    check_selection(selections.create(name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in crossovers.available() if "n_parents" in crossovers.create(name).params],
+)
+@pytest.mark.parametrize("n_parents", [2, 4])
+def test_operators_of_any_number_of_parents_keep_the_contract(name: str, n_parents: int) -> None:
+    operator = crossovers.create(name, {"n_parents": n_parents})
+    assert operator.n_parents == n_parents
+    check_crossover_operator(operator)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +103,15 @@ def test_every_number_comes_from_a_parent(name: str) -> None:
 
 def test_a_new_process_makes_the_same_children() -> None:
     script = """
-import hashlib, sys, numpy as np
+import hashlib
 from populations.network import NetworkSpec
 from strategies.crossover import crossovers
-from strategies.testing import random_family
+from strategies.testing.families import RELATED, family_cases
 spec = NetworkSpec((3,), (6, 4), 2, norm="layer")
 for name in reversed(crossovers.available()):
     operator = crossovers.create(name)
-    child = operator.cross(random_family(spec, operator.n_parents, 3), np.random.default_rng(5))
+    (case,) = family_cases(operator, [spec], RELATED)
+    child = case.make(operator)
     print(name, hashlib.sha256(b"".join(child[t].tobytes() for t in spec.shapes)).hexdigest())
 """
     answers = {
