@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.layout import CHAMPION, SUMMARY, pack_path, teacher_path
+from engine.layout import CHAMPION, RECIPES, SUMMARY, pack_path, teacher_path
 from engine.preparation import Prepared
 from engine.run_directory import RunDirectory
 from populations.leaderboard import FILE_NAME as LEADERBOARD
@@ -33,7 +33,7 @@ class Champion:
 def crowned(directory: RunDirectory) -> Champion | None:
     """Return the champion of a run that is finished and whose files are all there, or None."""
     path, generations = directory.path, directory.config.evolution.generations
-    files = [path / CHAMPION, path / SUMMARY, path / LEADERBOARD]
+    files = [path / CHAMPION, path / SUMMARY, path / LEADERBOARD, path / RECIPES]
     files += [pack_path(path, generation) for generation in range(generations + 1)]
     if directory.stage("champion") is None or not all(file.exists() for file in files):
         return None

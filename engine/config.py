@@ -6,32 +6,56 @@ in ``engine/config_file.py``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from engine.config_base import Count, CountOrZero, Positive, Section, Share
+from engine.config_evolution import (
+    BanditConfig,
+    EvolutionConfig,
+    MutationConfig,
+    RecipeConfig,
+    SelectionConfig,
+    each,
+)
+from engine.config_training import (
+    DistillationConfig,
+    FineTuneConfig,
+    FineTunePreset,
+    ImitationConfig,
+    LearningConfig,
+)
 from populations.genome import VectorDtype
 from populations.network import Norm
-from populations.plans import Align, Target
+from strategies.registry import suggestion
 
+__all__ = [
+    # a run and its sections
+    "RunConfig",
+    "EnvironmentConfig",
+    "TeachersConfig",
+    "TeacherTrainingConfig",
+    "StatesConfig",
+    "NetworkConfig",
+    "LearningConfig",
+    "DistillationConfig",
+    "FineTuneConfig",
+    "EvolutionConfig",
+    "EvaluationConfig",
+    "DispatchConfig",
+    # parts of sections
+    "BanditConfig",
+    "FineTunePreset",
+    "ImitationConfig",
+    "MutationConfig",
+    "RecipeConfig",
+    "SelectionConfig",
+    "Section",
+]
 
-def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the lower end {bounds[0]} must not exceed the upper end {bounds[1]}")
-    return bounds
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and without room for unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+DEFAULT_PRESET = "default"
+"""Name that stands for ``finetune`` itself where a recipe names a preset of it."""
 
 
 class EnvironmentConfig(Section):
@@ -121,128 +145,6 @@ class NetworkConfig(Section):
     """How biases and normalizations are kept in a genome."""
 
 
-class ImitationConfig(Section):
-    """Settings that every kind of training towards targets shares."""
-
-    steps: CountOrZero = 100
-    """Gradient steps."""
-    learning_rate: Range = (1e-3, 1e-2)
-    """Adam learning rate, drawn log-uniformly per network from this range."""
-    temperature: Range = (0.5, 2.0)
-    """Softmax temperature, drawn log-uniformly per network, in units of the targets."""
-    hard_weight: Share = 0.0
-    """Share of the cross-entropy on the target's best action; the rest is the KL divergence."""
-
-
-class DistillationConfig(ImitationConfig):
-    """How students are distilled from teachers: generation 0."""
-
-    steps: CountOrZero = 500
-    """Gradient steps."""
-    students: Count = 32
-    """Number of students; student i learns from teacher i modulo the number of teachers."""
-    ancestor: Literal["shared", "independent"] = "shared"
-    """Start students from one pre-distilled network, or each from its own random weights."""
-    ancestor_steps: CountOrZero = 300
-    """Gradient steps of the shared ancestor, towards the mean of the teachers."""
-
-
-class FineTuneConfig(ImitationConfig):
-    """How children are trained after crossover."""
-
-    target: Target = "teachers"
-    """Whose values are imitated."""
-    teacher_weights: Literal["inherit", "uniform", "random"] = "inherit"
-    """Weights of the teachers in the target: from the fitter parent with noise, equal, or drawn."""
-    teacher_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
-    """Standard deviation of the log-normal noise on inherited teacher weights."""
-    repair: bool = True
-    """Refit the output layer in closed form before training."""
-
-
-class LearningConfig(Section):
-    """The stacked training loop that distillation and fine-tuning share."""
-
-    batch_size: Annotated[int, Field(ge=32, multiple_of=32)] = 64
-    """States per gradient step, the same ones for all networks of a generation."""
-    int8_in_loop: bool = True
-    """Train through the int8 codec with straight-through gradients."""
-    validation_every: Count = 50
-    """Gradient steps between two looks at the validation loss."""
-    ridge: Positive = 1e-3
-    """Ridge penalty of the output layer's refit, relative to the mean square of the features."""
-    targets: Literal["advantages", "raw"] = "advantages"
-    """Imitate advantages in units of each teacher's median action gap, or raw Q-values."""
-
-
-class RecipeConfig(Section):
-    """One way to make a child; recipes are drawn in proportion to their weights."""
-
-    operator: str
-    """Name of a crossover operator, or ``module:Class``."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the operator."""
-    align: Align = "auto"
-    """Alignment before crossover; ``auto`` aligns by activations unless the parents are kin."""
-    weight: Positive = 1.0
-    """How often it is drawn, relative to the other recipes."""
-
-
-class SelectionConfig(Section):
-    """How parents are chosen."""
-
-    name: str = "tournament"
-    """Name of a selection: ``truncation``, ``tournament`` or ``rank``."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the selection."""
-
-
-class MutationConfig(Section):
-    """Noise on every child after crossover."""
-
-    name: str = "gaussian"
-    """Name of a mutation."""
-    params: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the mutation."""
-
-
-DEFAULT_RECIPES = tuple(
-    RecipeConfig(operator=name) for name in ("weighted", "unit", "layer", "random")
-)
-
-
-class EvolutionConfig(Section):
-    """The loop: (mu + lambda) selection with re-evaluated elites."""
-
-    generations: CountOrZero = 10
-    """Generations after the students; 0 stops at generation 0."""
-    population: Annotated[int, Field(ge=2)] = 16
-    """Number of parents (mu)."""
-    children: Count = 64
-    """Births per generation (lambda)."""
-    elites: CountOrZero = 8
-    """Best genomes that stay unchanged and are scored again on each generation's episodes."""
-    batch_size: Count = 16
-    """Children per task; part of the configuration, so that bytes never depend on the cluster."""
-    controls: CountOrZero = 2
-    """Births per generation of each control (clone + fine-tune, random + fine-tune)."""
-    recipes: Annotated[tuple[RecipeConfig, ...], Field(min_length=1)] = DEFAULT_RECIPES
-    """Ways to make a child."""
-    selection: SelectionConfig = SelectionConfig()
-    """How parents are chosen."""
-    mutation: MutationConfig | None = MutationConfig()
-    """Noise on every child, or null."""
-
-    @model_validator(mode="after")
-    def _elites_fit(self) -> Self:
-        if self.elites > self.population:
-            raise ValueError(
-                f"evolution.elites ({self.elites}) must not exceed "
-                f"evolution.population ({self.population})"
-            )
-        return self
-
-
 class EvaluationConfig(Section):
     """Episodes that fitness and the champion are measured on."""
 
@@ -290,6 +192,8 @@ class RunConfig(Section):
     """Generation 0."""
     finetune: FineTuneConfig = FineTuneConfig()
     """Training of children."""
+    finetune_presets: dict[str, FineTunePreset] = Field(default_factory=dict)
+    """Other ways to train children, by name: any settings of ``finetune`` that are to differ."""
     evolution: EvolutionConfig = EvolutionConfig()
     """The loop."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -298,6 +202,29 @@ class RunConfig(Section):
     """Workers."""
     plugins: tuple[str, ...] = ()
     """Paths of Python files with operators of the user's own."""
+
+    @model_validator(mode="after")
+    def _presets_exist(self) -> Self:
+        if DEFAULT_PRESET in self.finetune_presets:
+            raise ValueError(
+                f"finetune_presets.{DEFAULT_PRESET}: {DEFAULT_PRESET!r} is finetune itself; "
+                "choose another name"
+            )
+        known = [DEFAULT_PRESET, *self.finetune_presets]
+        for number, recipe in enumerate(self.evolution.recipes):
+            for name in each(recipe.finetune):
+                if name not in known:
+                    raise ValueError(
+                        f"evolution.recipes[{number}].finetune: no preset is named {name!r}."
+                        f"{suggestion(name, known)} There are: {', '.join(known)}"
+                    )
+        return self
+
+    def preset(self, name: str) -> FineTuneConfig:
+        """Return how the children of a recipe are trained that names this preset."""
+        if name == DEFAULT_PRESET:
+            return self.finetune
+        return self.finetune_presets[name].over(self.finetune)
 
     def identity(self) -> dict[str, Any]:
         """Return what the outcome depends on: everything but the name and the dispatch."""

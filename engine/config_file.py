@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.config import RunConfig
-from engine.config_problems import find_problems, shown, suggestion
+from engine.config_problems import find_problems, shown
 from engine.errors import ConfigError
 from engine.setting_list import Setting, describe_settings
 from engine.strict_yaml import parse_yaml, write_yaml
+from strategies.registry import suggestion
 
 __all__ = [
     "Setting",

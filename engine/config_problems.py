@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.config import RunConfig
+from engine.config_evolution import MANY, ONE
 from engine.setting_list import describe_settings, leaf_types, section_of
 from engine.strict_yaml import write_yaml_inline
 
@@ -37,6 +38,7 @@ EXPECTED = {
     "literal_error": "{expected}",
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
+    "range_order": "a lower end and an upper end that is not below it",
 }
 
 
@@ -55,12 +57,6 @@ def shown(value: Any) -> str:
     """Return a value as a message shows it: text in quotes, all else as YAML, never long."""
     text = repr(value) if isinstance(value, str) else write_yaml_inline(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """Return `` Did you mean 'x'?``, or nothing where no known word is similar."""
-    matches = difflib.get_close_matches(word, known, 1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def _describe(detail: ErrorDetails) -> str:
@@ -83,7 +79,8 @@ def _describe_unknown(location: Sequence[int | str]) -> str:
     if "." in key:
         return f"{name} is not a setting: a file nests sections and has no dots in its keys"
     section = _dotted(location[:-1])
-    parent = re.sub(r"\[\d+\]", "[]", section)
+    # The settings of a preset are listed once, as those of what it is a preset of.
+    parent = "finetune" if location[0] == "finetune_presets" else re.sub(r"\[\d+\]", "[]", section)
     known = [setting.name for setting in describe_settings()]
     siblings = [full.rpartition(".")[2] for full in known if full.rpartition(".")[0] == parent]
     near = difflib.get_close_matches(key, siblings, 1)
@@ -96,7 +93,8 @@ def _describe_unknown(location: Sequence[int | str]) -> str:
 
 def _dotted(location: Sequence[int | str]) -> str:
     """Return ``evolution.recipes[0].operator`` for the path of a value."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    named = (part for part in location if part not in (ONE, MANY))
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in named]
     return "".join(parts).removeprefix(".")
 
 
@@ -113,9 +111,13 @@ def _booleans_for_numbers(model: type[BaseModel], values: Any, prefix: str) -> I
         value = values.get(name)
         entries = value if isinstance(value, list) else [value]
         if section := section_of(field.annotation):
-            for i, entry in enumerate(entries):
-                number = f"[{i}]" if entries is value else ""
-                yield from _booleans_for_numbers(section, entry, f"{prefix}{name}{number}.")
+            named = {name: value}
+            if isinstance(value, list):
+                named = {f"{name}[{i}]": entry for i, entry in enumerate(value)}
+            elif isinstance(value, dict) and get_origin(field.annotation) is dict:
+                named = {f"{name}.{key}": entry for key, entry in value.items()}
+            for path, entry in named.items():
+                yield from _booleans_for_numbers(section, entry, f"{prefix}{path}.")
             continue
         types = leaf_types(field.annotation)
         takes_number = bool not in types and (int in types or float in types)

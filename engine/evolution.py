@@ -14,16 +14,11 @@ from engine.champion import Champion, crown
 from engine.config import RunConfig
 from engine.dispatch.executor import Batch, Executor
 from engine.errors import RunInterruptedError
+from engine.founders import ancestor_plan, student_plans
 from engine.layout import pack_path, teacher_path
 from engine.preparation import Prepared, baseline_rows, prepare
 from engine.progress import GenerationSummary, Progress
-from engine.recipes import (
-    ConfiguredRecipes,
-    RunSeeds,
-    ancestor_plan,
-    make_selection,
-    student_plans,
-)
+from engine.recipes import ConfiguredRecipes, RunSeeds, make_selection
 from engine.records import birth_row, member_row, now
 from engine.run_directory import RunDirectory
 from populations.errors import CultivarError
@@ -77,6 +72,7 @@ class _Run:
         self._executor = executor
         self._progress = progress
         self._stop = stop
+        self._recipes: ConfiguredRecipes  # made when the teachers are known
         self._n_computed = 0  # plans of the last dispatch that the journal had no answer to
         self._n_replayed = 0  # generations without such a plan since the last one with
 
@@ -103,6 +99,7 @@ class _Run:
             f"held-out returns of the teachers: {', '.join(returns[:-1])}; "
             f"of their ensemble: {returns[-1]}"
         )
+        self._recipes = ConfiguredRecipes(config, len(prepared.teachers))
         manager = PopulationManager(
             Sizes(
                 population=config.evolution.population,
@@ -111,7 +108,7 @@ class _Run:
                 archive=config.evaluation.champion_candidates,
             ),
             selection,
-            ConfiguredRecipes(config, len(prepared.teachers)),
+            self._recipes,
             RunSeeds(config.seed),
         )
         self._students(prepared, manager)
@@ -143,6 +140,7 @@ class _Run:
             self._refuse_extinction([plan], [result])
             assert result.genome is not None, "a birth that is ok has a genome"
             ancestor, genomes = result.genome.id, {result.genome.id: result.genome}
+            manager.remember(result.genome)
             founders.append((plan, result))
         plans = student_plans(config, n_teachers, ancestor)
         results = self._dispatch(context, plans, genomes)
@@ -190,6 +188,7 @@ class _Run:
             for member, record in zip(candidates, records, strict=True)
             if record is not None
         ]
+        self._directory.save_recipes(self._recipes.table())  # which may be missing
         champion = crown(self._directory, prepared, played)
         self._directory.finish_stage(
             "champion",
@@ -206,12 +205,13 @@ class _Run:
         born: Sequence[tuple[ChildPlan, Result]],
         elite_rows: Sequence[Row],
     ) -> None:
-        """Write the genomes and the rows of a generation, unless that was done before."""
+        """Write the genomes and the tables of a generation, unless that was done before."""
         name = f"generation-{generation}"
         pack = pack_path(self._directory.path, generation)
         if self._directory.stage(name) is None or not pack.exists():
             genomes = [result.genome for _, result in born if result.genome is not None]
             self._directory.save_genomes(generation, genomes)
+            self._directory.save_recipes(self._recipes.table())
         self._directory.finish_stage(
             name,
             lambda: [

@@ -8,6 +8,7 @@ LOCK = "run.lock"
 STATES = "states.npz"
 CHAMPION = "champion.safetensors"
 SUMMARY = "champion.json"
+RECIPES = "recipes.csv"
 SEARCH_SETTINGS = "search_config.json"
 GENERATIONS_SETTINGS = "multi_gen_config.json"
 

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from engine.config import FineTuneConfig, ImitationConfig, RunConfig
+from engine.config import RecipeConfig, RunConfig
+from engine.config_evolution import each
 from engine.errors import ConfigError
+from engine.finetune_draws import draw_child_finetune
+from engine.recipe_table import RecipeRow
+from engine.recipe_tally import RecipeTally
 from engine.seeding import Purpose, key, stream
-from populations.manager import Recipe
-from populations.plans import ChildPlan, FineTune, Target
+from populations.manager import Birth, Recipe
+from populations.plans import FineTune, Mutator
+from populations.population import Member
+from strategies.bandit import RecipeBandit
 from strategies.crossover import crossovers
 from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.errors import StrategyError
 from strategies.mutation import Mutation, mutations
-from strategies.recipes import Recipe as MixedRecipe
-from strategies.recipes import RecipeMix
+from strategies.operator import CrossoverOperator
+from strategies.recipes import Outcome, RecipeDraw, RecipeGrid, RecipeMix
 from strategies.selection import Selection, selections
+
+
+class Combination(NamedTuple):
+    """One recipe of the configuration, its lists expanded.
+
+    Attributes:
+        entry: Where it is written: ``evolution.recipes[0]``.
+        operator: The crossover operator.
+        recipe: What the manager is given.
+        weight: Its share of the weight of its entry.
+    """
+
+    entry: str
+    operator: CrossoverOperator
+    recipe: Recipe
+    weight: float
 
 
 class ConfiguredRecipes:
@@ -30,35 +55,62 @@ class ConfiguredRecipes:
     """
 
     def __init__(self, config: RunConfig, n_teachers: int) -> None:
-        self._finetune = config.finetune
+        self._config = config
         self._n_teachers = n_teachers
         self._mutation = _mutation(config)
-        self._mix = _mix(config)
+        self._combinations = _combinations(config, self._mutation)
+        self._draw = _draw(config, [one.weight for one in self._combinations])
+        self._tally = RecipeTally(len(self._combinations))
 
     def check(self, population: int) -> None:
-        """Refuse operators that need more parents than there will be.
+        """Refuse operators that need what there will not be.
 
         Raises:
-            ConfigError: An operator needs more parents than ``population``.
+            ConfigError: An operator needs more parents than ``population``, or a common ancestor
+                that students do not have.
         """
-        for recipe in self._mix.recipes:
-            if recipe.operator.n_parents > population:
+        for entry, operator, _, _ in self._combinations:
+            if operator.n_parents > population:
                 raise ConfigError(
-                    f"{recipe.operator.name} needs {recipe.operator.n_parents} parents, but "
+                    f"{operator.name} needs {operator.n_parents} parents, but "
                     f"evolution.population is {population}"
                 )
+            if "ancestor" in operator.needs and self._config.distillation.ancestor != "shared":
+                raise ConfigError(
+                    f"{entry}: {operator.name} needs parents with a common ancestor, but "
+                    f"distillation.ancestor is {self._config.distillation.ancestor}; set it to "
+                    "shared, or leave the operator out"
+                )
 
-    def draw(self, rng: np.random.Generator) -> Recipe:
+    def draw(self, generation: int, index: int, rng: np.random.Generator) -> Recipe:
         """Return the recipe of one child."""
-        recipe = self._mix.draw(rng)
-        return Recipe(recipe.operator, recipe.operator.n_parents, recipe.align, self._mutation)
+        position = (generation - 1) * self._config.evolution.children + index
+        return self._combinations[self._draw.draw(position, rng)].recipe
 
-    def finetune(self, parents: Sequence[FineTune], rng: np.random.Generator) -> FineTune:
-        """Return how a child is trained, given how its parents were, fitter first."""
-        settings = self._finetune
-        inherited = parents[0].teacher_weights
-        weights = draw_teacher_weights(settings, inherited, self._n_teachers, rng)
-        return draw_finetune(settings, settings.target, weights, settings.repair, rng)
+    def finetune(
+        self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator
+    ) -> FineTune:
+        """Return how a child is trained, given its parents, fitter first."""
+        settings = self._config.preset(recipe.preset)
+        return draw_child_finetune(settings, parents[0].finetune, self._n_teachers, rng)
+
+    def mutation(
+        self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator
+    ) -> Mutator | None:
+        """Return how a child is mutated, given its parents, fitter first.
+
+        With ``adapt`` above 0 its step size is that of the fitter parent's mutation times
+        ``exp(adapt * z)`` with ``z ~ N(0, 1)``: the log-normal rule of Schwefel, as in Beyer &
+        Schwefel 2002, "Evolution strategies - A comprehensive introduction", Natural Computing
+        1(1). A parent without a mutation, such as a student, counts as one with the configured one.
+        """
+        settings, mutation = self._config.evolution.mutation, self._mutation
+        if recipe.mutation is None or mutation is None or settings is None or not settings.adapt:
+            return recipe.mutation
+        assert mutation.step_size is not None, "checked when the mutation was made"
+        inherited = (parents[0].mutation or mutation).params[mutation.step_size]
+        size = inherited * math.exp(settings.adapt * rng.standard_normal())
+        return mutation.with_step_size(min(size, sys.float_info.max))
 
     def controls(self) -> Sequence[Recipe]:
         """Return clone + fine-tune and random + fine-tune, both without mutation."""
@@ -66,6 +118,21 @@ class ConfiguredRecipes:
             Recipe(CloneCrossover(), CloneCrossover.n_parents, "none", None),
             Recipe(FreshCrossover(), FreshCrossover.n_parents, "none", None),
         )
+
+    def learn(self, births: Sequence[Birth]) -> None:
+        """Take in what became of a generation's children; the lost ones are no recipe's fault."""
+        outcomes = [Outcome(b.recipe, b.improvement) for b in births if b.status != "lost"]
+        self._draw.learn(outcomes)
+        self._tally.add(births, outcomes)
+
+    def table(self) -> list[RecipeRow]:
+        """Return what each recipe has come to so far."""
+        return [
+            self._tally.row(number, one.recipe, one.weight, self._draw, share)
+            for number, (one, share) in enumerate(
+                zip(self._combinations, self._draw.shares().tolist(), strict=True)
+            )
+        ]
 
 
 class RunSeeds:
@@ -96,126 +163,58 @@ def make_selection(config: RunConfig) -> Selection:
         raise ConfigError(f"evolution.selection: {error}") from error
 
 
-def ancestor_plan(config: RunConfig, n_teachers: int) -> ChildPlan:
-    """Return the plan of the shared ancestor: a fresh network that imitates the mean teacher."""
-    uniform = (1 / n_teachers,) * n_teachers
-    return _founder(
-        config, "ancestor", "ancestor", 0, (), uniform, config.distillation.ancestor_steps
-    )
-
-
-def student_plans(config: RunConfig, n_teachers: int, ancestor: str | None) -> list[ChildPlan]:
-    """Return the plans of generation 0: each student imitates one teacher.
-
-    Args:
-        config: The run.
-        n_teachers: Number of teachers.
-        ancestor: Id of the genome that all students start from; None for random weights.
-    """
-    return [
-        _founder(
-            config,
-            "students",
-            "student",
-            index,
-            () if ancestor is None else (ancestor,),
-            tuple(float(index % n_teachers == teacher) for teacher in range(n_teachers)),
-            config.distillation.steps,
-        )
-        for index in range(config.distillation.students)
-    ]
-
-
-def _founder(
-    config: RunConfig,
-    phase: str,
-    kind: str,
-    index: int,
-    parents: tuple[str, ...],
-    teacher_weights: tuple[float, ...],
-    steps: int,
-) -> ChildPlan:
-    purpose = Purpose.ANCESTOR if kind == "ancestor" else Purpose.BIRTH
-    birth = key(config.seed, purpose, 0, index)
-    rng = stream((*birth, 1))
-    settings = config.distillation.model_copy(update={"steps": steps})
-    return ChildPlan(
-        kind="ancestor" if kind == "ancestor" else "student",
-        generation=0,
-        index=index,
-        parents=parents,
-        fitness=(math.nan,) * len(parents),
-        operator=CloneCrossover() if parents else FreshCrossover(),
-        align="none",
-        mutation=None,
-        finetune=draw_finetune(settings, "teachers", teacher_weights, True, rng),
-        seed=birth,
-        phase=phase,
-    )
-
-
-def draw_finetune(
-    settings: ImitationConfig,
-    target: Target,
-    teacher_weights: tuple[float, ...],
-    repair: bool,
-    rng: np.random.Generator,
-) -> FineTune:
-    """Return one network's training: log-uniform draws from the ranges of the settings."""
-    return FineTune(
-        target=target,
-        steps=settings.steps,
-        learning_rate=_log_uniform(settings.learning_rate, rng),
-        temperature=_log_uniform(settings.temperature, rng),
-        hard_weight=settings.hard_weight,
-        teacher_weights=teacher_weights,
-        repair=repair,
-    )
-
-
-def draw_teacher_weights(
-    settings: FineTuneConfig,
-    inherited: tuple[float, ...],
-    n_teachers: int,
-    rng: np.random.Generator,
-) -> tuple[float, ...]:
-    """Return the weights of the teachers in a child's target; they sum to one.
-
-    ``inherit`` multiplies the fitter parent's weights, plus a hundredth so that no teacher is
-    lost for good, by log-normal noise; ``random`` is uniform on the simplex.
-    """
-    if settings.teacher_weights == "uniform":
-        weights = np.ones(n_teachers)
-    elif settings.teacher_weights == "random":
-        weights = rng.dirichlet(np.ones(n_teachers))
-    else:
-        noise = rng.normal(0, settings.teacher_noise, n_teachers)
-        # A common factor cancels out; this one keeps large noise from overflowing.
-        weights = (np.array(inherited) + 0.01) * np.exp(noise - noise.max())
-    return tuple(float(weight) for weight in weights / weights.sum())
-
-
-def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
-    low, high = bounds
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
 def _mutation(config: RunConfig) -> Mutation | None:
     settings = config.evolution.mutation
     if settings is None:
         return None
     try:
-        return mutations.create(settings.name, settings.params)
+        mutation = mutations.create(settings.name, settings.params)
     except StrategyError as error:
         raise ConfigError(f"evolution.mutation: {error}") from error
+    if settings.adapt and mutation.step_size is None:
+        raise ConfigError(
+            f"evolution.mutation.adapt is {settings.adapt}, but the mutation {mutation.name} has "
+            "no step size to adapt; set it to 0, or choose another mutation"
+        )
+    return mutation
 
 
-def _mix(config: RunConfig) -> RecipeMix:
-    recipes = []
-    for number, settings in enumerate(config.evolution.recipes):
-        try:
-            operator = crossovers.create(settings.operator, settings.params)
-        except StrategyError as error:
-            raise ConfigError(f"evolution.recipes.{number}: {error}") from error
-        recipes.append(MixedRecipe(operator, settings.align, settings.weight))
-    return RecipeMix(recipes)
+def _combinations(config: RunConfig, mutation: Mutation | None) -> list[Combination]:
+    combinations: list[Combination] = []
+    for i, settings in enumerate(config.evolution.recipes):
+        entry = f"evolution.recipes[{i}]"
+        operators = _operators(settings, entry)
+        choices = list(itertools.product(operators, each(settings.align), each(settings.finetune)))
+        for operator, align, preset in choices:
+            recipe = Recipe(
+                operator,
+                operator.n_parents,
+                align,
+                mutation,
+                settings.rescale,
+                preset,
+                number=len(combinations),
+            )
+            weight = settings.weight / len(choices)
+            combinations.append(Combination(entry, operator, recipe, weight))
+    return combinations
+
+
+def _operators(settings: RecipeConfig, entry: str) -> list[CrossoverOperator]:
+    names = each(settings.operator)
+    try:
+        return [crossovers.create(name, settings.params) for name in names]
+    except StrategyError as error:
+        shared = ""
+        if len(names) > 1 and settings.params:
+            shared = "params are given to every operator of the list, but "
+        raise ConfigError(f"{entry}: {shared}{error}") from error
+
+
+def _draw(config: RunConfig, weights: Sequence[float]) -> RecipeDraw:
+    evolution = config.evolution
+    if evolution.draw == "grid":
+        return RecipeGrid(len(weights))
+    if evolution.draw == "bandit":
+        return RecipeBandit(len(weights), evolution.bandit.discount, evolution.bandit.explore)
+    return RecipeMix(weights)

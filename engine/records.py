@@ -42,7 +42,8 @@ def result_from_event(event: Mapping[str, Any]) -> Result:
 
 def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
     """Return the row of a birth, whatever became of it."""
-    better = plan.fitness[0] if plan.kind in ("child", "control") and plan.fitness else None
+    bred = plan.kind in ("child", "control")
+    better = plan.fitness[0] if bred and plan.fitness else None
     record = Record.of(result.returns) if result.returns else None
     return Row(
         run=run,
@@ -53,6 +54,8 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         operator=plan.operator.name,
         operator_params=plain(plan.operator.params),
         align=plan.align,
+        rescale=plan.rescale if bred else None,
+        preset=plan.preset if bred else None,
         mutation=None
         if plan.mutation is None
         else {"name": plan.mutation.name, **plain(plan.mutation.params)},

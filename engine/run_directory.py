@@ -10,8 +10,9 @@ from typing import IO, Any, Self
 from engine.config import RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import ConfigError, RunDirectoryError
-from engine.layout import CONFIG, JOURNAL, LOCK, pack_path
+from engine.layout import CONFIG, JOURNAL, LOCK, RECIPES, pack_path
 from engine.provenance import compare, difference, provenance
+from engine.recipe_table import RecipeRow, table_bytes
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from engine.run_lock import take_lock
 from populations.errors import JournalError
@@ -201,6 +202,10 @@ class RunDirectory:
         distinct = {genome.id: genome for genome in genomes}
         if distinct:
             save_pack(pack_path(self.path, generation), distinct.values())
+
+    def save_recipes(self, rows: Sequence[RecipeRow]) -> None:
+        """Write the table of recipes, in place of the one of an earlier generation."""
+        write_atomically(self.path / RECIPES, table_bytes(rows))
 
     def close(self) -> None:
         """Close all files and let others in."""

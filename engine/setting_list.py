@@ -58,7 +58,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
         else:
             default = _default(field.get_default(call_default_factory=True))
         yield Setting(prefix + name, default, " ".join((field.description or "").split()))
-        if section is not None:
+        if section is not None and get_origin(field.annotation) is not dict:
             entry = "[]" if get_origin(field.annotation) is tuple else ""
             yield from _walk(section, f"{prefix}{name}{entry}.")
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from populations.errors import LeaderboardError
 from populations.leaderboard_columns import (
+    ADDED,
     DTYPES,
     FIXED,
     SCHEMA_VERSION,
@@ -152,7 +153,8 @@ def load_leaderboard(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     if not files:
         raise LeaderboardError("name at least one run directory or leaderboard.csv")
     frames = [_read(file) for file in files]
-    names = in_order(dict.fromkeys(name for frame in frames for name in frame.columns))
+    found = dict.fromkeys(name for frame in frames for name in frame.columns)
+    names = in_order({**found, **dict.fromkeys(ADDED)})
     dtypes = {name: DTYPES[column_type(name)] for name in names}
     whole = [frame.reindex(columns=names).astype(dtypes) for frame in frames]
     return pd.concat(whole, ignore_index=True)
@@ -263,7 +265,7 @@ def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         raise LeaderboardError(f"{path}, line {reader.line_num}: {error}") from error
     # After the rows: another schema version is told by its number, not by its other columns.
-    if missing := [name for name in FIXED if name not in header]:
+    if missing := [name for name in FIXED if name not in (*header, *ADDED)]:
         raise LeaderboardError(f"{path} lacks the columns {', '.join(missing)}")
     if doubled := sorted({name for name in header if header.count(name) > 1}):
         raise LeaderboardError(f"{path} has more than one column {', '.join(doubled)}")

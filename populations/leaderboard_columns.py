@@ -40,6 +40,8 @@ FIXED: dict[str, Cell] = {
     "operator": "text",
     "operator_params": "json",
     "align": "text",
+    "rescale": "int",
+    "preset": "text",
     "mutation": "json",
     "finetune": "json",
     "fitness": "float",
@@ -60,7 +62,9 @@ FIXED: dict[str, Cell] = {
     "cpu_s": "float",
     "created_at": "text",
 }
-"""The columns that every leaderboard has, in order; agreements come before ``kl``."""
+"""The columns of every leaderboard, in order; agreements come before ``kl``."""
+ADDED = ("rescale", "preset")
+"""Columns that leaderboards of earlier versions lack: they are read as if they were empty."""
 
 # Lone surrogates stand for undecodable bytes of a file name; UTF-8 cannot hold them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -82,6 +86,8 @@ class Row:
         operator: Name of the crossover operator.
         operator_params: Its arguments.
         align: How the parents were aligned.
+        rescale: Whether the hidden units got the parents' statistics; 1 or 0.
+        preset: Name of the fine-tuning preset; None where it was not a child that was trained.
         mutation: Name and arguments of the mutation.
         finetune: How it was trained.
         fitness: Mean return over ``episodes``; pooled over generations for elites.
@@ -116,6 +122,8 @@ class Row:
     operator: str | None = None
     operator_params: Mapping[str, Any] | None = None
     align: Align | None = None
+    rescale: bool | None = None
+    preset: str | None = None
     mutation: Mapping[str, Any] | None = None
     finetune: Mapping[str, Any] | None = None
     fitness: float | None = None
@@ -181,9 +189,7 @@ class Columns:
                 )
             extras |= {f"{what}_{name}": value for name, value in zip(names, values, strict=False)}
         return [
-            _write_cell(
-                getattr(row, name) if name in FIXED else extras.get(name), column_type(name)
-            )
+            write_cell(getattr(row, name) if name in FIXED else extras.get(name), column_type(name))
             for name in self.names
         ]
 
@@ -232,7 +238,8 @@ def in_order(names: Iterable[str]) -> list[str]:
     ]
 
 
-def _write_cell(value: Any, kind: Cell) -> str:
+def write_cell(value: Any, kind: Cell) -> str:
+    """Return a cell as it is written."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if kind == "int":

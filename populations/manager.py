@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from populations.errors import CultivarError
 from populations.genome import Genome
-from populations.plans import Align, ChildPlan, EvaluationPlan, FineTune, Mutator, Operator, Result
+from populations.plans import (
+    Align,
+    ChildPlan,
+    EvaluationPlan,
+    FineTune,
+    Mutator,
+    Operator,
+    Result,
+    Status,
+)
 from populations.population import Member, Population, Record
 
 
@@ -31,27 +40,68 @@ class ParentSelection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a child is made from its parents."""
+    """How a child is made from its parents.
+
+    Attributes:
+        operator: The crossover operator.
+        n_parents: How many parents it takes.
+        align: How the other parents are aligned to the first one.
+        mutation: The mutation, before it is adapted; None for none.
+        rescale: Whether the child's hidden units get the statistics of the parents'.
+        preset: Name of the fine-tuning preset.
+        number: Number of the recipe within the run; None for a control.
+    """
 
     operator: Operator
     n_parents: int
     align: Align
     mutation: Mutator | None
+    rescale: bool = False
+    preset: str = "default"
+    number: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What became of one child, as far as its recipe is concerned.
+
+    Attributes:
+        recipe: Number of the recipe.
+        status: What became of the child.
+        improvement: Its fitness minus that of its better parent when it was chosen; of a child from
+            scratch that of the genome whose training it inherited. None where it was not scored.
+    """
+
+    recipe: int
+    status: Status
+    improvement: float | None
 
 
 class Recipes(Protocol):
-    """Draws what a child is made with."""
+    """Draws what a child is made with, and may learn from what became of it."""
 
-    def draw(self, rng: np.random.Generator) -> Recipe:
+    def draw(self, generation: int, index: int, rng: np.random.Generator) -> Recipe:
         """Return the recipe of one child."""
         ...
 
-    def finetune(self, parents: Sequence[FineTune], rng: np.random.Generator) -> FineTune:
-        """Return how a child is trained, given how its parents were, fitter first."""
+    def finetune(
+        self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator
+    ) -> FineTune:
+        """Return how a child is trained, given its parents, fitter first."""
+        ...
+
+    def mutation(
+        self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator
+    ) -> Mutator | None:
+        """Return how a child is mutated, given its parents, fitter first."""
         ...
 
     def controls(self) -> Sequence[Recipe]:
         """Return what every generation's children are compared with."""
+        ...
+
+    def learn(self, births: Sequence[Birth]) -> None:
+        """Take in what became of a generation's children, in their order; controls are left out."""
         ...
 
 
@@ -88,8 +138,8 @@ class PopulationManager:
     """Runs (mu + lambda) selection with re-evaluated elites (Beyer & Schwefel 2002).
 
     A generation goes ``ask`` and ``ask_elites``, then ``tell`` for every result in any order, then
-    ``finish_generation``. The parents of a generation are fixed at its start, so its outcome does
-    not depend on the order of arrival.
+    ``finish_generation``. The parents of a generation are fixed at its start, and recipes learn at
+    its end, so its outcome does not depend on the order of arrival.
 
     Attributes:
         generation: Number of the generation that the population came out of; -1 before students.
@@ -118,6 +168,8 @@ class PopulationManager:
         self._plans: dict[tuple[str, int, int], ChildPlan | EvaluationPlan] = {}
         self.elites: dict[str, Member] = {}
         self._newborn: dict[int, Member] = {}
+        self._drawn: dict[int, tuple[int, float]] = {}  # recipe and fitness to beat, by child
+        self._births: dict[int, Birth] = {}
         self._bases: dict[str, Genome] = {}  # genomes whose unit order some member keeps, by id
 
     def remember(self, genome: Genome) -> None:
@@ -143,7 +195,7 @@ class PopulationManager:
 
     def _plan(self, generation: int, index: int, control: Recipe | None) -> ChildPlan:
         rng = self._seeds.selection(generation, index)
-        recipe = self._recipes.draw(rng) if control is None else control
+        recipe = self._recipes.draw(generation, index, rng) if control is None else control
         members = list(self.population)
         if len(members) < max(recipe.n_parents, 1):
             raise CultivarError(
@@ -153,9 +205,14 @@ class PopulationManager:
             )
         fitness = np.array([member.fitness for member in members])
         # The fitter parent's training is inherited, so a child from scratch has a model, too.
-        chosen = self._selection.select(fitness, max(recipe.n_parents, 1), rng)
-        finetune = self._recipes.finetune([members[i].finetune for i in chosen], rng)
-        parents = [members[i] for i in chosen[: recipe.n_parents]]
+        models = [
+            members[i] for i in self._selection.select(fitness, max(recipe.n_parents, 1), rng)
+        ]
+        finetune = self._recipes.finetune(recipe, models, rng)
+        mutation = self._recipes.mutation(recipe, models, rng)
+        if recipe.number is not None:
+            self._drawn[index] = (recipe.number, models[0].fitness)
+        parents = models[: recipe.n_parents]
         if not parents and finetune.target == "better_parent":
             finetune = replace(finetune, target="teachers")  # there is no parent to imitate
         return ChildPlan(
@@ -166,10 +223,14 @@ class PopulationManager:
             fitness=tuple(parent.fitness for parent in parents),
             operator=recipe.operator,
             align=recipe.align,
-            mutation=recipe.mutation,
+            mutation=mutation,
             finetune=finetune,
             seed=self._seeds.birth(generation, index),
-            ancestor=self._common_ancestor(parents) if "ancestor" in recipe.operator.needs else None,
+            ancestor=self._common_ancestor(parents)
+            if "ancestor" in recipe.operator.needs
+            else None,
+            rescale=recipe.rescale,
+            preset=recipe.preset,
         )
 
     def _common_ancestor(self, parents: Sequence[Member]) -> str | None:
@@ -200,14 +261,23 @@ class PopulationManager:
                 raise ValueError(f"nobody waits for a result of {result.key}")
             if isinstance(plan, EvaluationPlan):
                 self.elites[plan.genome] = self.elites[plan.genome].pooled_with(result.returns)
-            elif result.genome is not None and plan.kind in ("student", "child"):
-                member = Member(result.genome, plan.finetune, Record.of(result.returns))
-                self._newborn[plan.index] = member
-                if result.genome.lineage.basis == result.genome.id:
-                    self.remember(result.genome)
+            else:
+                self._take_in(plan, result)
+
+    def _take_in(self, plan: ChildPlan, result: Result) -> None:
+        record = Record.of(result.returns) if result.returns else None
+        if plan.index in self._drawn:
+            recipe, to_beat = self._drawn.pop(plan.index)
+            improvement = None if record is None else record.mean - to_beat
+            self._births[plan.index] = Birth(recipe, result.status, improvement)
+        if result.genome is not None and record is not None and plan.kind in ("student", "child"):
+            member = Member(result.genome, plan.finetune, record, plan.mutation)
+            self._newborn[plan.index] = member
+            if result.genome.lineage.basis == result.genome.id:
+                self.remember(result.genome)
 
     def finish_generation(self) -> None:
-        """Let the fittest of elites and newborn survive.
+        """Let the fittest of elites and newborn survive, and the recipes learn of all births.
 
         Where too few were born alive, the fittest of the former parents fill up the population.
 
@@ -230,8 +300,10 @@ class PopulationManager:
         self.archive = Population([*remembered, *survivors], self.sizes.archive)
         kept = {member.genome.lineage.basis for member in (*self.archive, *self.population)}
         self._bases = {name: self._bases[name] for name in self._bases if name in kept}
+        if self._births:
+            self._recipes.learn([self._births[index] for index in sorted(self._births)])
         self.generation += 1
-        self.elites, self._newborn = {}, {}
+        self.elites, self._newborn, self._births = {}, {}, {}
 
     def genomes(self) -> dict[str, Genome]:
         """Return every genome that a plan may need: parents, their ancestors, candidates, by id."""

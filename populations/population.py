@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.genome import Genome
-from populations.plans import FineTune
+from populations.plans import FineTune, Mutator
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,13 @@ class Member:
         genome: The genome.
         finetune: How it was trained; its children may inherit from this.
         record: All episodes that it has played for selection.
+        mutation: How it was mutated, or None; its children may inherit the step size.
     """
 
     genome: Genome
     finetune: FineTune
     record: Record
+    mutation: Mutator | None = None
 
     @property
     def fitness(self) -> float:

@@ -29,6 +29,24 @@ evolution:
 `--set evolution.generations=20` changes one setting for one run; the value is YAML too. The
 resolved configuration, every setting included, is written into the run directory as `config.yaml`.
 
+Lists in a recipe make a recipe of every combination, here eight, which share its weight evenly:
+
+```yaml
+finetune_presets:
+  short: {steps: 20}
+evolution:
+  draw: bandit
+  recipes:
+    - operator: [weighted, unit]
+      align: [auto, none]
+      finetune: [default, short]
+```
+
+A preset names the settings of `finetune` that differ. With `draw: mix` a child gets a recipe drawn
+by weight; with `grid` the recipes take turns, so that all get equally many children; with `bandit`
+those whose children improve more on their better parent get more. Whichever it is, `recipes.csv`
+in the run directory and `cultivar status` tell what each recipe has come to.
+
 Numbers are read as in YAML 1.2 (`1e-3` is a number, `no` is text). Tags, anchors and repeated keys
 are refused. `[]` stands for each entry of a list.
 """

@@ -5,11 +5,12 @@ Importing the package registers all built-in operators. Alignment is imported fr
 conformance suite in ``strategies.testing``.
 """
 
+from strategies.bandit import RecipeBandit
 from strategies.crossover import crossovers
 from strategies.mutation import Mutation, Newborn, mutations
 from strategies.operator import CrossoverOperator, Family
 from strategies.plugins import load_plugin_file, plugin_modules
-from strategies.recipes import Recipe, RecipeMix
+from strategies.recipes import Outcome, RecipeDraw, RecipeGrid, RecipeMix
 from strategies.registry import Registry
 from strategies.selection import Selection, selections
 
@@ -28,7 +29,10 @@ __all__ = [
     # of the user
     "load_plugin_file",
     "plugin_modules",
-    # mixes
-    "Recipe",
+    # draws of recipes
+    "Outcome",
+    "RecipeBandit",
+    "RecipeDraw",
+    "RecipeGrid",
     "RecipeMix",
 ]

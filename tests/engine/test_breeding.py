@@ -12,6 +12,7 @@ import torch
 from engine.breeding import FACT_STATES, Context, breed_batch
 from engine.conception import ParentBook, conceive
 from engine.config import RunConfig
+from engine.founders import ancestor_plan, student_plans
 from engine.learning.imitation import Lessons
 from engine.learning.qnetwork import sequential
 from engine.learning.states import collect_states, split_states, teacher_values
@@ -20,7 +21,7 @@ from engine.learning.teachers import Teacher
 from engine.playing.environments import describe
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import StackedPolicy
-from engine.recipes import ConfiguredRecipes, RunSeeds, ancestor_plan, make_selection, student_plans
+from engine.recipes import ConfiguredRecipes, RunSeeds, make_selection
 from engine.seeding import Purpose, key, stream
 from populations.genome import Genome
 from populations.manager import PopulationManager, Sizes

@@ -1,26 +1,23 @@
-"""What children are made with, against the ranges and formulas of the settings."""
+"""What children are made with, as the settings say."""
 
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
-from engine.config import FineTuneConfig, ImitationConfig, RunConfig
+from engine.config import RunConfig
 from engine.errors import ConfigError
-from engine.recipes import (
-    ConfiguredRecipes,
-    RunSeeds,
-    ancestor_plan,
-    draw_finetune,
-    draw_teacher_weights,
-    make_selection,
-    student_plans,
-)
-from populations.plans import FineTune
+from engine.recipes import ConfiguredRecipes, RunSeeds, make_selection
+from populations.genome import Genome, Lineage
+from populations.manager import Birth
+from populations.network import NetworkSpec
+from populations.plans import FineTune, Mutator
+from populations.population import Member, Record
+from strategies.crossover import crossovers
+from strategies.mutation import GaussianMutation, Mutation, mutations
+from strategies.operator import CrossoverOperator
 
 INHERITED = FineTune("teachers", 1, 1e-3, 1.0, 0.0, (0.5, 0.3, 0.2))
 
@@ -29,92 +26,19 @@ def make_config(**sections: Any) -> RunConfig:
     return RunConfig.model_validate(sections)
 
 
+def evolution(**settings: Any) -> RunConfig:
+    return make_config(evolution=settings)
+
+
+def member(finetune: FineTune = INHERITED, mutation: Mutator | None = None) -> Member:
+    spec = NetworkSpec((1,), (), 2)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in spec.shapes.items()}
+    genome = Genome.from_weights(spec, weights, Lineage("child", 1, 0))
+    return Member(genome, finetune, Record.of((1.0,)), mutation)
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-# --- training of a child -----------------------------------------------------------------------
-
-
-@given(
-    st.sampled_from(["inherit", "uniform", "random"]),
-    st.one_of(st.floats(0, 5), st.just(1e6)),
-    st.lists(st.floats(0, 1), min_size=1, max_size=6),
-    st.integers(0),
-)
-def test_teacher_weights_are_positive_and_sum_to_one(
-    how: Any, noise: float, inherited: list[float], seed: int
-) -> None:
-    settings = FineTuneConfig(teacher_weights=how, teacher_noise=noise)
-    weights = draw_teacher_weights(settings, tuple(inherited), len(inherited), rng(seed))
-    assert len(weights) == len(inherited)
-    assert sum(weights) == pytest.approx(1)
-    assert all(0 <= weight <= 1 for weight in weights)
-
-
-def test_uniform_teacher_weights_are_equal() -> None:
-    settings = FineTuneConfig(teacher_weights="uniform")
-    assert draw_teacher_weights(settings, (1.0, 0, 0, 0), 4, rng()) == (0.25,) * 4
-
-
-def test_random_teacher_weights_ignore_the_parent_and_are_even_on_the_simplex() -> None:
-    settings = FineTuneConfig(teacher_weights="random")
-    generator = rng()
-    draws = np.array([draw_teacher_weights(settings, (1.0, 0), 2, generator) for _ in range(500)])
-    assert stats.kstest(draws[:, 0], "uniform").pvalue > 0.001
-
-
-def test_inherited_teacher_weights_without_noise_are_those_of_the_parent_plus_a_hundredth() -> None:
-    settings = FineTuneConfig(teacher_weights="inherit", teacher_noise=0.0)
-    weights = draw_teacher_weights(settings, (1.0, 0.0), 2, rng())
-    assert weights == pytest.approx((1.01 / 1.02, 0.01 / 1.02))
-
-
-def test_noise_on_inherited_teacher_weights_is_log_normal() -> None:
-    settings = FineTuneConfig(teacher_weights="inherit", teacher_noise=0.3)
-    generator = rng()
-    draws = np.array([draw_teacher_weights(settings, (0.6, 0.4), 2, generator) for _ in range(500)])
-    # The log of the ratio of two log-normal numbers is normal with sqrt(2) of the deviation.
-    ratio = np.log(draws[:, 0] / draws[:, 1]) - np.log(0.61 / 0.41)
-    assert stats.kstest(ratio / (0.3 * math.sqrt(2)), "norm").pvalue > 0.001
-
-
-@given(st.floats(1e-6, 1), st.floats(1, 1e3), st.integers(0))
-def test_draws_stay_within_their_ranges(low: float, factor: float, seed: int) -> None:
-    settings = ImitationConfig(
-        learning_rate=(low, low * factor),
-        temperature=(2.0, 2.0 * factor),
-        hard_weight=0.25,
-        steps=9,
-    )
-    drawn = draw_finetune(settings, "teachers", (1.0,), False, rng(seed))
-    assert low * (1 - 1e-9) <= drawn.learning_rate <= low * factor * (1 + 1e-9)
-    assert 2 * (1 - 1e-9) <= drawn.temperature <= 2 * factor * (1 + 1e-9)
-    assert (drawn.steps, drawn.hard_weight, drawn.repair) == (9, 0.25, False)
-    assert (drawn.target, drawn.teacher_weights) == ("teachers", (1.0,))
-
-
-def test_draws_are_log_uniform() -> None:
-    settings = ImitationConfig(learning_rate=(1e-4, 1e-2), temperature=(0.5, 8))
-    generator = rng()
-    drawn = [draw_finetune(settings, "none", (1.0,), True, generator) for _ in range(500)]
-    for values, low, high in (
-        ([f.learning_rate for f in drawn], 1e-4, 1e-2),
-        ([f.temperature for f in drawn], 0.5, 8),
-    ):
-        position = (np.log(values) - np.log(low)) / (np.log(high) - np.log(low))
-        assert stats.kstest(position, "uniform").pvalue > 0.001
-
-
-def test_the_training_of_a_child_follows_the_settings_and_its_fitter_parent() -> None:
-    config = make_config(
-        finetune={"target": "better_parent", "repair": False, "steps": 17, "teacher_noise": 0.0}
-    )
-    other = FineTune("none", 2, 1.0, 1.0, 1.0, (0.0, 0.0, 1.0))
-    drawn = ConfiguredRecipes(config, 3).finetune([INHERITED, other], rng())
-    assert (drawn.target, drawn.repair, drawn.steps) == ("better_parent", False, 17)
-    expected = np.array([0.51, 0.31, 0.21])
-    assert drawn.teacher_weights == pytest.approx(expected / expected.sum())
 
 
 def test_equal_streams_draw_equal_recipes() -> None:
@@ -122,8 +46,8 @@ def test_equal_streams_draw_equal_recipes() -> None:
 
     def draw(seed: int) -> tuple[Any, ...]:
         generator = rng(seed)
-        recipe = recipes.draw(generator)
-        return recipe.operator.name, recipes.finetune([INHERITED], generator)
+        recipe = recipes.draw(1, 0, generator)
+        return recipe.operator.name, recipes.finetune(recipe, [member()], generator)
 
     assert [draw(seed) for seed in range(20)] == [draw(seed) for seed in range(20)]
     assert len({draw(seed) for seed in range(20)}) == 20
@@ -143,11 +67,11 @@ def test_recipes_are_drawn_in_proportion_to_their_weights() -> None:
     )
     recipes = ConfiguredRecipes(config, 2)
     generator = rng()
-    drawn = [recipes.draw(generator) for _ in range(1000)]
+    drawn = [recipes.draw(1, 0, generator) for _ in range(1000)]
     weighted = [recipe for recipe in drawn if recipe.operator.name == "weighted"]
     # 750 expected, standard deviation sqrt(1000 * 3/4 * 1/4) = 13.7
     assert abs(len(weighted) - 750) < 4 * 13.7
-    assert weighted[0].operator.params == {"low": 0.5, "high": 0.5}
+    assert weighted[0].operator.params["low"] == 0.5
     assert (weighted[0].n_parents, weighted[0].align) == (2, "auto")
     clone = next(recipe for recipe in drawn if recipe.operator.name == "clone")
     assert (clone.n_parents, clone.align) == (1, "none")
@@ -157,7 +81,7 @@ def test_recipes_are_drawn_in_proportion_to_their_weights() -> None:
 
 def test_mutation_can_be_switched_off() -> None:
     recipes = ConfiguredRecipes(make_config(evolution={"mutation": None}), 2)
-    assert recipes.draw(rng()).mutation is None
+    assert recipes.draw(1, 0, rng()).mutation is None
 
 
 def test_controls_are_a_clone_and_a_fresh_network_without_mutation() -> None:
@@ -169,23 +93,28 @@ def test_controls_are_a_clone_and_a_fresh_network_without_mutation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evolution", "message"),
+    ("settings", "message"),
     [
         (
             {"recipes": [{"operator": "layer"}, {"operator": "weigthed"}]},
-            r"evolution\.recipes\.1: no crossover named 'weigthed'\. Did you mean 'weighted'\?",
+            r"evolution\.recipes\[1\]: no crossover named 'weigthed'\. Did you mean 'weighted'\?",
         ),
         (
             {"recipes": [{"operator": "weighted", "params": {"lwo": 0.1}}]},
-            r"evolution\.recipes\.0: .*no parameter 'lwo'\. Did you mean 'low'\?",
+            r"evolution\.recipes\[0\]: .*no parameter 'lwo'\. Did you mean 'low'\?",
         ),
         (
             {"recipes": [{"operator": "weighted", "params": {"low": 0.9, "high": 0.1}}]},
-            r"evolution\.recipes\.0: .*low \(0\.9\) must not be above high",
+            r"evolution\.recipes\[0\]: .*low \(0\.9\) must not be above high",
         ),
         (
             {"mutation": {"name": "gausian"}},
             r"evolution\.mutation: no mutation named 'gausian'\. Did you mean 'gaussian'\?",
+        ),
+        (
+            {"recipes": [{"operator": ["weighted", "unit"], "params": {"low": 0.1}}]},
+            r"evolution\.recipes\[0\]: params are given to every operator of the list, but "
+            r"crossover 'unit' has no parameter 'low'\.",
         ),
         (
             {"mutation": {"params": {"share": 2}}},
@@ -194,10 +123,10 @@ def test_controls_are_a_clone_and_a_fresh_network_without_mutation() -> None:
     ],
 )
 def test_a_mistyped_operator_or_mutation_is_named_with_a_suggestion(
-    evolution: dict[str, Any], message: str
+    settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        ConfiguredRecipes(make_config(evolution=evolution), 2)
+        ConfiguredRecipes(evolution(**settings), 2)
 
 
 def test_selection_is_made_with_its_parameters() -> None:
@@ -222,53 +151,250 @@ def test_a_mistyped_selection_is_named_with_a_suggestion(
     assert message in str(caught.value)
 
 
-# --- founders ----------------------------------------------------------------------------------
+# --- combinations ------------------------------------------------------------------------------
 
 
-def test_each_student_imitates_one_teacher_in_turn() -> None:
-    config = make_config(distillation={"students": 5, "steps": 33, "learning_rate": [0.1, 0.1]})
-    plans = student_plans(config, 2, None)
-    assert [plan.finetune.teacher_weights for plan in plans] == [
-        *[(1.0, 0.0), (0.0, 1.0)] * 2,
-        (1.0, 0.0),
+def descriptions(config: RunConfig) -> list[tuple[Any, ...]]:
+    table = ConfiguredRecipes(config, 2).table()
+    assert [row.recipe for row in table] == list(range(len(table)))
+    return [(row.operator, row.align, row.finetune, row.rescale, row.weight) for row in table]
+
+
+def test_lists_make_a_recipe_of_every_combination_that_share_the_weight() -> None:
+    config = make_config(
+        finetune_presets={"short": {"steps": 5}},
+        evolution={
+            "recipes": [
+                {
+                    "operator": ["weighted", "unit"],
+                    "align": ["auto", "none"],
+                    "finetune": ["default", "short"],
+                    "weight": 4,
+                },
+                {"operator": "layer", "rescale": True},
+            ]
+        },
+    )
+    assert descriptions(config) == [
+        ("weighted", "auto", "default", False, 0.5),
+        ("weighted", "auto", "short", False, 0.5),
+        ("weighted", "none", "default", False, 0.5),
+        ("weighted", "none", "short", False, 0.5),
+        ("unit", "auto", "default", False, 0.5),
+        ("unit", "auto", "short", False, 0.5),
+        ("unit", "none", "default", False, 0.5),
+        ("unit", "none", "short", False, 0.5),
+        ("layer", "auto", "default", True, 1.0),
     ]
-    for index, plan in enumerate(plans):
-        assert (plan.kind, plan.phase, plan.generation, plan.index) == (
-            *("student", "students"),
-            *(0, index),
-        )
-        assert (plan.operator.name, plan.parents, plan.mutation) == ("fresh", (), None)
-        assert (plan.finetune.steps, plan.finetune.target) == (33, "teachers")
-        assert plan.finetune.repair
-        assert plan.finetune.learning_rate == pytest.approx(0.1)
-    assert len({plan.seed for plan in plans}) == 5
-    assert len({plan.finetune.temperature for plan in plans}) == 5
+    shares = [row.share for row in ConfiguredRecipes(config, 2).table()]
+    assert shares == pytest.approx([0.1] * 8 + [0.2])
 
 
-def test_students_of_an_ancestor_are_its_clones() -> None:
-    for plan in student_plans(make_config(), 2, "abc"):
-        assert (plan.operator.name, plan.parents, len(plan.fitness)) == ("clone", ("abc",), 1)
+def test_params_of_a_list_are_those_of_every_operator() -> None:
+    entry = {"operator": ["unit", "layer"], "params": {"share": 0.25}}
+    table = ConfiguredRecipes(evolution(recipes=[entry]), 2).table()
+    assert [row.operator_params["share"] for row in table] == [0.25, 0.25]
 
 
-def test_students_do_not_depend_on_how_many_there_are() -> None:
-    few, many = (student_plans(make_config(distillation={"students": n}), 3, None) for n in (4, 9))
-    for one, other in zip(few, many, strict=False):
-        assert (one.seed, one.finetune) == (other.seed, other.finetune)
+def test_a_recipe_has_its_own_training() -> None:
+    config = make_config(
+        finetune={"steps": 30, "hard_weight": 0.5},
+        finetune_presets={"short": {"steps": 5, "target": "better_parent"}},
+        evolution={
+            "draw": "grid",
+            "recipes": [{"operator": "unit", "finetune": ["default", "short"]}],
+        },
+    )
+    recipes = ConfiguredRecipes(config, 3)
+    drawn = [recipes.draw(1, index, rng()) for index in range(2)]
+    assert [recipe.preset for recipe in drawn] == ["default", "short"]
+    trained = [recipes.finetune(recipe, [member()], rng()) for recipe in drawn]
+    assert [(f.steps, f.target, f.hard_weight) for f in trained] == [
+        (30, "teachers", 0.5),
+        (5, "better_parent", 0.5),
+    ]
+    clone, _ = recipes.controls()
+    assert recipes.finetune(clone, [member()], rng()) == trained[0]
 
 
-def test_the_ancestor_imitates_the_mean_of_the_teachers() -> None:
-    plan = ancestor_plan(make_config(distillation={"ancestor_steps": 77}), 4)
-    assert (plan.kind, plan.phase, plan.index) == ("ancestor", "ancestor", 0)
-    assert plan.finetune.teacher_weights == (0.25,) * 4
-    assert plan.finetune.steps == 77
-    assert plan.operator.name == "fresh"
-    assert plan.seed != student_plans(make_config(), 4, None)[0].seed
+# --- who gets which recipe ---------------------------------------------------------------------
 
 
-def test_founders_depend_on_the_run_seed() -> None:
-    first, second = (student_plans(make_config(seed=seed), 2, None)[0] for seed in (0, 1))
-    assert first.seed != second.seed
-    assert first.finetune != second.finetune
+def test_a_grid_goes_on_where_the_generation_before_it_ended() -> None:
+    recipes = ConfiguredRecipes(evolution(draw="grid", children=6), 2)  # of 4 recipes
+    numbers = [[recipes.draw(g, i, rng()).number for i in range(6)] for g in (1, 2, 3)]
+    assert numbers == [[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 0, 1]]
+
+
+def test_a_bandit_learns_from_all_children_but_the_lost_ones() -> None:
+    bandit = {"discount": 0.5, "explore": 0.2}
+    recipes = ConfiguredRecipes(evolution(draw="bandit", bandit=bandit), 2)
+    recipes.learn(
+        [
+            Birth(0, "ok", 3.0),
+            Birth(1, "ok", -1.0),
+            Birth(0, "lost", None),
+            Birth(1, "failed", None),
+            Birth(0, "ok", 5.0),
+        ]
+    )
+    # Ranks 1, 0 and 2 of 3: rewards 0.5, 0 and 1; the failed child gets 0.
+    first, second, third, _ = recipes.table()
+    assert (first.births, first.ok, first.mean_improvement, first.best_improvement) == (3, 2, 4, 5)
+    assert (first.mean_reward, first.alpha, first.beta) == (0.75, 2.5, 1.5)
+    assert first.expected_reward == 2.5 / 4
+    assert (second.births, second.ok, second.mean_improvement) == (2, 1, -1)
+    assert (second.mean_reward, second.alpha, second.beta) == (0, 1, 3)
+    assert (third.births, third.mean_improvement, third.mean_reward) == (0, None, None)
+    assert (third.alpha, third.beta) == (1, 1)
+    assert first.share > third.share > second.share > 0.2 / 4
+    recipes.learn([Birth(2, "ok", 1.0)])
+    first, second, third, _ = recipes.table()
+    assert (first.alpha, first.beta, third.alpha, third.beta) == (1.75, 1.25, 1.5, 1.5)
+    assert (first.births, first.mean_reward) == (3, 0.75)  # which is not discounted
+
+
+def test_a_mix_has_rewards_but_no_posteriors() -> None:
+    recipes = ConfiguredRecipes(make_config(), 2)
+    recipes.learn([Birth(0, "ok", 3.0), Birth(1, "ok", -1.0)])
+    first = recipes.table()[0]
+    assert (first.mean_reward, first.alpha, first.beta, first.expected_reward) == (
+        *(1, None),
+        *(None, None),
+    )
+
+
+def test_a_bandit_draws_what_it_has_learned() -> None:
+    recipes = ConfiguredRecipes(evolution(draw="bandit", bandit={"explore": 0.0}), 2)
+    for _ in range(20):
+        recipes.learn([Birth(2, "ok", 9.0), *(Birth(i, "ok", 0.0) for i in (0, 1, 3))])
+    drawn = [recipes.draw(1, i, rng(i)).number for i in range(100)]
+    assert drawn.count(2) > 90
+
+
+# --- what there will not be --------------------------------------------------------------------
+
+
+class KinCrossover(CrossoverOperator):
+    """Asks for an ancestor."""
+
+    name = "kin"
+    needs = ("ancestor",)
+
+    def cross(self, parents: Any, rng: np.random.Generator) -> Any:
+        raise AssertionError("never crossed")
+
+
+class CrowdCrossover(KinCrossover):
+    """Asks for a crowd."""
+
+    name = "crowd"
+    n_parents = 17
+    needs = ()
+
+
+@pytest.fixture
+def more_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = {**crossovers._classes, "kin": KinCrossover, "crowd": CrowdCrossover}
+    monkeypatch.setattr(crossovers, "_classes", classes)
+
+
+@pytest.mark.usefixtures("more_operators")
+def test_operators_that_need_what_there_will_not_be_are_refused() -> None:
+    entry = {"operator": ["unit", "kin"]}
+    config = make_config(
+        evolution={"recipes": [{"operator": "layer"}, entry]},
+        distillation={"ancestor": "independent"},
+    )
+    message = (
+        r"evolution\.recipes\[1\]: kin needs parents with a common ancestor, but "
+        r"distillation\.ancestor is independent; set it to shared"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredRecipes(config, 2).check(16)
+    ConfiguredRecipes(evolution(recipes=[entry]), 2).check(16)  # shared is the default
+    crowd = ConfiguredRecipes(evolution(recipes=[{"operator": "crowd"}]), 2)
+    with pytest.raises(
+        ConfigError, match=r"crowd needs 17 parents, but evolution\.population is 16"
+    ):
+        crowd.check(16)
+
+
+# --- self-adaptation ---------------------------------------------------------------------------
+
+
+class StepsMutation(Mutation):
+    """Has no step size."""
+
+    name = "steps"
+
+    def mutate(self, child: Any, rng: np.random.Generator) -> Any:
+        raise AssertionError("never mutated")
+
+
+def adapted(adapt: float, parent: Mutator | None, seed: int, **params: Any) -> Mutator:
+    config = evolution(mutation={"adapt": adapt, "params": params})
+    recipes = ConfiguredRecipes(config, 2)
+    generator = rng(seed)
+    recipe = recipes.draw(1, 0, generator)
+    mutation = recipes.mutation(recipe, [member(mutation=parent), member()], generator)
+    assert mutation is not None
+    return mutation
+
+
+def test_the_step_size_is_the_parents_times_a_log_normal_factor() -> None:
+    parent = GaussianMutation(scale=0.2, share=0.9)
+    mutants = [adapted(0.3, parent, seed, scale=0.05, share=0.5) for seed in range(500)]
+    factors = np.log([mutant.params["scale"] / 0.2 for mutant in mutants])
+    assert stats.kstest(factors / 0.3, "norm").pvalue > 0.001
+    assert {mutant.params["share"] for mutant in mutants} == {
+        0.5
+    }  # only the step size is inherited
+
+
+def test_the_step_size_of_a_students_child_starts_from_the_configured_one() -> None:
+    sizes = [adapted(0.3, None, seed, scale=0.05).params["scale"] for seed in range(500)]
+    assert stats.kstest(np.log(np.array(sizes) / 0.05) / 0.3, "norm").pvalue > 0.001
+
+
+def test_without_adaptation_the_mutation_is_the_configured_one_and_costs_no_number() -> None:
+    recipes = ConfiguredRecipes(make_config(), 2)
+    generator, other = rng(), rng()
+    recipe = recipes.draw(1, 0, generator)
+    parent = member(mutation=GaussianMutation(scale=7.0))
+    mutation = recipes.mutation(recipe, [parent], generator)
+    assert mutation is recipe.mutation
+    assert mutation is not None
+    assert mutation.params["scale"] == GaussianMutation().scale
+    other.random()
+    assert generator.random() == other.random()
+
+
+def test_controls_are_not_mutated_whatever_is_adapted() -> None:
+    recipes = ConfiguredRecipes(evolution(mutation={"adapt": 0.5}), 2)
+    for control in recipes.controls():
+        assert recipes.mutation(control, [member(mutation=GaussianMutation())], rng()) is None
+
+
+def test_step_sizes_stay_finite() -> None:
+    size: Mutator = GaussianMutation(scale=1e300)
+    for seed in range(60):
+        size = adapted(10, size, seed)
+        assert math.isfinite(size.params["scale"])
+
+
+def test_a_mutation_without_a_step_size_cannot_be_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutations, "_classes", {**mutations._classes, "steps": StepsMutation})
+    message = (
+        r"evolution\.mutation\.adapt is 0\.1, but the mutation steps has no step size to adapt; "
+        "set it to 0, or choose another mutation"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredRecipes(evolution(mutation={"name": "steps", "adapt": 0.1}), 2)
+    ConfiguredRecipes(evolution(mutation={"name": "steps"}), 2)
+
+
+# --- streams -----------------------------------------------------------------------------------
 
 
 def test_streams_of_a_run_differ_by_generation_and_child() -> None:

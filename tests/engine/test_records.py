@@ -106,6 +106,8 @@ def make_plan(**changes: Any) -> ChildPlan:
         "mutation": GaussianMutation(0.5, 0.1),
         "finetune": FINETUNE,
         "seed": (0, 7, 2, 5),
+        "rescale": True,
+        "preset": "short",
     }
     return ChildPlan(**{**values, **changes})
 
@@ -135,7 +137,15 @@ def test_the_row_of_a_birth_tells_everything_about_it(tmp_path: Any) -> None:
     assert row.parameters == (3 * 4 + 4) + (4 * 2 + 2)
     assert (row.run, row.kind, row.generation, row.child) == ("mine", "child", 2, 5)
     assert (row.status, row.reason, row.parents) == ("ok", "", ("aaaaaaaaaaaa", "bbbbbbbbbbbb"))
-    assert (row.operator, row.operator_params) == ("weighted", {"low": 0.25, "high": 0.75})
+    assert (row.operator, row.operator_params) == (
+        "weighted",
+        {
+            "low": 0.25,
+            "high": 0.75,
+            "n_parents": 2,
+        },
+    )
+    assert (row.rescale, row.preset) == (True, "short")
     assert (row.align, row.mutation) == (
         "auto",
         {"name": "gaussian", "scale": 0.5, "share": 0.1},
@@ -177,6 +187,10 @@ def test_only_children_and_controls_are_compared_with_a_parent() -> None:
     assert birth_row("mine", student, make_result()).delta_vs_better_parent is None
     control = make_plan(kind="control", fitness=(25.0,), parents=("aaaaaaaaaaaa",))
     assert birth_row("mine", control, make_result()).delta_vs_better_parent == 5.0
+    for row in (birth_row("mine", plan, make_result()) for plan in (student, control)):
+        trained_as_a_child = row.kind == "control"
+        assert row.preset == ("short" if trained_as_a_child else None)
+        assert row.rescale == (True if trained_as_a_child else None)
     fresh = make_plan(kind="control", fitness=(), parents=())
     assert birth_row("mine", fresh, make_result()).delta_vs_better_parent is None
 

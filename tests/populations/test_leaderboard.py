@@ -37,6 +37,8 @@ CHILD = Row(
     operator="unit",
     operator_params={"weight": 0.25, "a": None},
     align="auto",
+    rescale=True,
+    preset="short",
     mutation={"name": "gaussian"},
     finetune={"target": "teachers", "steps": 100},
     fitness=1 / 3,
@@ -126,6 +128,7 @@ def test_one_row_is_one_line_with_exact_cells(path: Path) -> None:
     assert cells["fitness"] == "0.3333333333333333"
     assert cells["parents"] == '["3f9c1a7be210","000000000012"]'
     assert cells["operator_params"] == '{"a":null,"weight":0.25}'
+    assert (cells["rescale"], cells["preset"]) == ("1", "short")
     assert cells["agreement_0"] == "0.5"
     assert cells["agreement_1"] == ""
     assert cells["fitness_holdout"] == ""
@@ -250,6 +253,17 @@ def test_a_file_saved_by_a_spreadsheet_is_read(path: Path) -> None:
     assert frame["note"].tolist() == ["mine"] * len(ROWS)
 
 
+def test_a_file_of_an_earlier_version_has_empty_cells_for_what_was_added(path: Path) -> None:
+    frame = load(path, ROWS)
+    old = frame.drop(columns=["rescale", "preset"])
+    path.write_text(old.to_csv(index=False, lineterminator="\n"))
+    again = load_leaderboard([path])
+    assert tuple(again.columns) == COLUMNS.names
+    assert again["preset"].isna().all()
+    assert again["rescale"].isna().all()
+    pd.testing.assert_frame_equal(again[list(old.columns)], old)
+
+
 def damaged(text: str) -> Iterator[tuple[str, str]]:
     lines = text.splitlines(keepends=True)
     version = text.replace("\n1,", "\n2,")
@@ -259,7 +273,7 @@ def damaged(text: str) -> Iterator[tuple[str, str]]:
     yield version.replace("fitness_sem", "sem"), "expected 1, found '2'"
     yield text.replace("fitness_sem", "sem"), "lacks the columns fitness_sem"
     yield text.replace("agreement_1", "agreement_0"), "more than one column agreement_0"
-    yield "".join([*lines[:2], "1,2\n", *lines[2:]]), "line 3: expected 33 cells .* found 2"
+    yield "".join([*lines[:2], "1,2\n", *lines[2:]]), "line 3: expected 35 cells .* found 2"
     yield (
         text.replace("0.3333333333333333", "high"),
         ("line 4, column fitness: expected a number, found 'high'"),

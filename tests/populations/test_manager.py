@@ -10,10 +10,10 @@ import pytest
 
 from populations.errors import CultivarError
 from populations.genome import Genome, Lineage
-from populations.manager import PopulationManager, Recipe, Sizes
+from populations.manager import Birth, PopulationManager, Recipe, Sizes
 from populations.network import NetworkSpec, Weights
 from populations.plans import ChildPlan, EvaluationPlan, FineTune, Plan, Result
-from populations.population import Record
+from populations.population import Member, Record
 
 SPEC = NetworkSpec((1,), (), 2)
 FINETUNE = FineTune("teachers", 1, 1e-3, 1.0, 0.0, (1.0,))
@@ -25,12 +25,13 @@ class Operator:
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
     def cross(self, parents: Any, rng: np.random.Generator) -> Weights:
         raise AssertionError("the manager breeds nobody")
 
 
-PAIR = Recipe(Operator("pair"), 2, "auto", None)
+PAIR = Recipe(Operator("pair"), 2, "auto", None, rescale=True, preset="short", number=0)
 CLONE = Recipe(Operator("clone"), 1, "none", None)
 FRESH = Recipe(Operator("fresh"), 0, "none", None)
 
@@ -42,16 +43,29 @@ class Recipes:
     recipe: Recipe = PAIR
     target: Any = "teachers"
     inherited: list[tuple[FineTune, ...]] = field(default_factory=list)
+    mutants: list[tuple[Any, ...]] = field(default_factory=list)
+    drawn: list[tuple[int, int]] = field(default_factory=list)
+    learned: list[list[Birth]] = field(default_factory=list)
 
-    def draw(self, rng: np.random.Generator) -> Recipe:
+    def draw(self, generation: int, index: int, rng: np.random.Generator) -> Recipe:
+        self.drawn.append((generation, index))
         return self.recipe
 
-    def finetune(self, parents: Sequence[FineTune], rng: np.random.Generator) -> FineTune:
-        self.inherited.append(tuple(parents))
+    def finetune(
+        self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator
+    ) -> FineTune:
+        self.inherited.append(tuple(parent.finetune for parent in parents))
         return FineTune(self.target, 7, float(rng.uniform(1, 2)), 1.0, 0.0, (1.0,))
+
+    def mutation(self, recipe: Recipe, parents: Sequence[Member], rng: np.random.Generator) -> Any:
+        self.mutants.append(tuple(parent.mutation for parent in parents))
+        return None if recipe.number is None else Operator(f"mutation-{len(self.mutants)}")
 
     def controls(self) -> Sequence[Recipe]:
         return (CLONE, FRESH)
+
+    def learn(self, births: Sequence[Birth]) -> None:
+        self.learned.append(list(births))
 
 
 class RandomPairs:
@@ -354,3 +368,146 @@ def test_nobody_can_be_bred_before_there_are_students() -> None:
     manager = PopulationManager(Sizes(4, 2, 0, 3), RandomPairs(), Recipes(FRESH), Seeds())
     with pytest.raises(CultivarError, match="only 0 genomes are alive"):
         manager.ask(1)
+
+
+# --- recipes -----------------------------------------------------------------------------------
+
+
+def test_a_plan_tells_the_recipe_that_was_drawn_for_its_place() -> None:
+    recipes = Recipes()
+    manager = founded([5, 9, 1, 7], controls=1, recipes=recipes)
+    child, second, clone, _ = manager.ask(2)
+    assert recipes.drawn == [(1, 0), (1, 1)]  # controls are not drawn
+    assert (child.rescale, child.preset, second.preset) == (True, "short", "short")
+    assert (clone.rescale, clone.preset) == (False, "default")
+
+
+def test_a_member_remembers_the_mutation_that_its_children_inherit_from() -> None:
+    recipes = Recipes()
+    manager = founded([5, 9, 1, 7], elites=1, recipes=recipes)
+    births, again = manager.ask(3), manager.ask_elites()
+    assert recipes.mutants == [(None, None)] * 3  # students have none
+    manager.tell([answer(plan, 8 + plan.index) for plan in births])
+    manager.tell([answer(plan, 9) for plan in again])
+    manager.finish_generation()
+    mutations = {member.genome.id: member.mutation for member in manager.population}
+    assert [mutations[make_genome(1000 + i).id] for i in range(3)] == [p.mutation for p in births]
+    recipes.mutants.clear()
+    for plan, inherited in zip(manager.ask(6), recipes.mutants, strict=True):
+        assert inherited == tuple(mutations[parent] for parent in plan.parents)
+
+
+def test_recipes_learn_the_improvements_of_a_generation_in_the_order_of_its_children() -> None:
+    learned = []
+    for order in itertools.permutations(range(4)):
+        recipes = Recipes()
+        manager = founded([5, 9, 1, 7], controls=1, recipes=recipes)
+        births, again = manager.ask(4), manager.ask_elites()
+        answers = [answer(births[0], 4, 6), failure(births[1]), failure(births[2], "lost")]
+        answers.append(answer(births[3], 20))
+        for number in order:
+            manager.tell([answers[number]])
+        manager.tell([answer(plan, 1e6) for plan in births[4:]])  # the controls
+        manager.tell([answer(plan, 8) for plan in again])
+        assert recipes.learned == []  # nothing before the end of the generation
+        manager.finish_generation()
+        learned += recipes.learned
+        first, last = births[0].fitness[0], births[3].fitness[0]
+        assert recipes.learned == [
+            [
+                Birth(0, "ok", 5 - first),
+                Birth(0, "failed", None),
+                Birth(0, "lost", None),
+                Birth(0, "ok", 20 - last),
+            ]
+        ]
+    assert len(learned) == 24
+
+
+def test_a_child_from_scratch_has_to_beat_the_genome_whose_training_it_inherited() -> None:
+    recipes = Recipes(Recipe(FRESH.operator, 0, "none", None, number=3))
+    manager = founded([5, 9, 1, 7], elites=0, recipes=recipes)
+    (plan,) = manager.ask(1)
+    rng = np.random.default_rng((1, 0))
+    model = int(rng.choice(4, 1, replace=False)[0])
+    manager.tell([answer(plan, 30)])
+    manager.finish_generation()
+    assert recipes.learned == [[Birth(3, "ok", 30 - [9, 7, 5, 1][model])]]
+
+
+# --- common ancestors --------------------------------------------------------------------------
+
+KIN = Recipe(Operator("kin", needs=("ancestor",)), 2, "auto", None, number=0)
+
+
+def with_basis(plan: ChildPlan, value: float, basis: str = "") -> Result:
+    """Return a birth whose hidden units keep the order of ``basis``, or an order of their own."""
+    result = answer(plan, value)
+    assert result.genome is not None
+    result.genome = Genome.from_weights(
+        SPEC,
+        result.genome.to_weights(),
+        Lineage(plan.kind, plan.generation, plan.index, basis=basis),
+    )
+    return result
+
+
+def family(
+    bases: Sequence[str], ancestor: Genome | None, recipe: Recipe = KIN
+) -> PopulationManager:
+    """Return a manager whose students have these bases; ``ancestor`` is remembered."""
+    manager = PopulationManager(Sizes(4, 0, 0, 2), RandomPairs(), Recipes(recipe), Seeds())
+    if ancestor is not None:
+        manager.remember(ancestor)
+    plans = [student_plan(index) for index in range(len(bases))]
+    manager.expect(plans)
+    manager.tell([with_basis(plan, 9 - plan.index, bases[plan.index]) for plan in plans])
+    manager.finish_generation()
+    return manager
+
+
+def test_a_plan_names_the_common_ancestor_of_its_parents_where_the_operator_needs_it() -> None:
+    ancestor = make_genome(77, "ancestor")
+    manager = family([ancestor.id] * 4, ancestor)
+    plans = manager.ask(5)
+    assert {plan.ancestor for plan in plans} == {ancestor.id}
+    assert all(ancestor.id in plan.needs for plan in plans)
+    assert manager.genomes()[ancestor.id].id == ancestor.id
+
+
+def test_an_ancestor_that_the_operator_does_not_need_is_not_sent_along() -> None:
+    ancestor = make_genome(77, "ancestor")
+    manager = family([ancestor.id] * 3, ancestor, PAIR)
+    assert {plan.ancestor for plan in manager.ask(3)} == {None}
+
+
+def test_parents_of_different_order_have_no_common_ancestor() -> None:
+    manager = family(["", "", ""], None)  # each has an order of its own
+    assert {plan.ancestor for plan in manager.ask(5)} == {None}
+
+
+def test_an_ancestor_that_nobody_remembers_is_none() -> None:
+    manager = family(["0123456789ab"] * 3, None)
+    assert {plan.ancestor for plan in manager.ask(3)} == {None}
+
+
+def test_a_student_with_an_order_of_its_own_is_an_ancestor_of_its_line() -> None:
+    manager = family([""], None, Recipe(KIN.operator, 1, "auto", None, number=0))
+    (student,) = manager.population
+    assert student.genome.lineage.basis == student.genome.id
+    (plan,) = manager.ask(1)
+    assert plan.ancestor == student.genome.id
+
+
+def test_an_ancestor_is_kept_as_long_as_somebody_keeps_its_order() -> None:
+    ancestor = make_genome(77, "ancestor")
+    manager = family([ancestor.id] * 3, ancestor)
+    births = manager.ask(4)
+    manager.tell([with_basis(plan, 100 + plan.index, ancestor.id) for plan in births])
+    manager.finish_generation()
+    assert {plan.ancestor for plan in manager.ask(3)} == {ancestor.id}
+    for _ in range(2):  # until the archive has nobody of that order left, either
+        births = manager.ask(4)
+        manager.tell([with_basis(plan, 1000 + plan.index) for plan in births])
+        manager.finish_generation()
+    assert ancestor.id not in manager.genomes()
