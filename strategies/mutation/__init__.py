@@ -2,6 +2,7 @@
 
 from strategies.mutation.contract import Mutation, Newborn, mutations
 from strategies.mutation.gaussian import GaussianMutation
+from strategies.mutation.integer_steps import IntegerStepMutation
 
 __all__ = [
     # contract
@@ -11,4 +12,5 @@ __all__ = [
     "mutations",
     # one class per mutation
     "GaussianMutation",
+    "IntegerStepMutation",
 ]
