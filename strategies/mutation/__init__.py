@@ -3,6 +3,7 @@
 from strategies.mutation.contract import Mutation, Newborn, mutations
 from strategies.mutation.gaussian import GaussianMutation
 from strategies.mutation.integer_steps import IntegerStepMutation
+from strategies.mutation.safe import SafeMutation
 
 __all__ = [
     # contract
@@ -13,4 +14,5 @@ __all__ = [
     # one class per mutation
     "GaussianMutation",
     "IntegerStepMutation",
+    "SafeMutation",
 ]

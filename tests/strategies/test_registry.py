@@ -79,7 +79,7 @@ def install(folder: Path, distribution: str, entry_points: str, **modules: str) 
 
 def test_built_in_operators_are_registered_upon_import() -> None:
     assert crossovers.available() == ("clone", "fresh", "layer", "random", "unit", "weighted")
-    assert mutations.available() == ("gaussian", "integer_steps")
+    assert mutations.available() == ("gaussian", "integer_steps", "safe")
     assert selections.available() == ("rank", "tournament", "truncation")
 
 

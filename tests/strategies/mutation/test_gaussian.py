@@ -4,35 +4,10 @@ import numpy as np
 import pytest
 
 from populations.network import NetworkSpec
-from strategies.mutation import GaussianMutation, Mutation, Newborn, mutations
+from strategies.mutation import GaussianMutation, Newborn
 from strategies.testing import SPECS, random_family
 
 WIDE = NetworkSpec((400,), (300,), 2, norm="layer")
-
-
-@pytest.fixture(params=mutations.available())
-def mutation(request: pytest.FixtureRequest) -> Mutation:
-    return mutations.create(request.param)
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_every_mutation_gives_new_finite_tensors_of_the_spec(
-    mutation: Mutation, spec: NetworkSpec
-) -> None:
-    (weights,) = random_family(spec, 1, seed=0)  # read-only
-    child = mutation.mutate(Newborn(weights, spec), np.random.default_rng(0))
-    spec.check(child, "child")
-    assert not any(np.shares_memory(child[name], weights[name]) for name in spec.shapes)
-
-
-def test_every_mutation_is_a_function_of_its_rng(mutation: Mutation) -> None:
-    (weights,) = random_family(SPECS[2], 1, seed=0)
-    a, b, c = (
-        mutation.mutate(Newborn(weights, SPECS[2]), np.random.default_rng(seed))
-        for seed in (1, 1, 2)
-    )
-    assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert not all(np.array_equal(a[name], c[name]) for name in a)
 
 
 def test_noise_on_weights_and_bias_follows_the_rms_of_the_row() -> None:
