@@ -19,6 +19,21 @@ def number(name: str, value: object, low: float = -math.inf, high: float = math.
     raise ValueError(f"{name} must be a {_range(low, high)}, not {value!r}")
 
 
+def limits(
+    low: object, high: object, smallest: float = -math.inf, largest: float = math.inf
+) -> tuple[float, float]:
+    """Return the arguments ``low`` and ``high`` of an operator that draws a number between them.
+
+    Raises:
+        ValueError: One is not a finite number in ``[smallest, largest]``, or ``low`` is above
+            ``high``.
+    """
+    ends = number("low", low, smallest, largest), number("high", high, smallest, largest)
+    if ends[0] > ends[1]:
+        raise ValueError(f"low ({ends[0]:g}) must not be above high ({ends[1]:g})")
+    return ends
+
+
 def whole_number(name: str, value: object, low: int) -> int:
     """Return ``value`` as an int.
 

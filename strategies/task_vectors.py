@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Weights
-from strategies.checks import number, whole_number
+from strategies.checks import limits, whole_number
 from strategies.operator import CrossoverOperator, Family
 
 Shares = Literal["equal", "random"]
@@ -42,10 +42,7 @@ class TaskVectorCrossover(CrossoverOperator):
     idempotent = False
 
     def __init__(self, low: float, high: float, shares: Shares, n_parents: int) -> None:
-        self.low = number("low", low)
-        self.high = number("high", high)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.low, self.high = limits(low, high)
         if shares not in get_args(Shares):
             raise ValueError(f"shares must be 'equal' or 'random', not {shares!r}")
         self.shares = shares

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from populations.network import Weights
-from strategies.checks import number, whole_number
+from strategies.checks import limits, whole_number
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
+from strategies.shares import draw_shares
 
 FLOOR = 1e-6  # of the Fisher information of a parent, which has norm 1
 
@@ -20,9 +21,9 @@ class FisherCrossover(CrossoverOperator):
     ``F_i`` is the diagonal Fisher information of parent ``i`` (see
     :func:`strategies.gradients.fisher_diagonal`), divided by its L2 norm over all tensors so that
     no parent counts more for being sure of itself, and then raised to at least 1e-6. The first
-    parent has the share ``s_1``, drawn evenly from ``[low, high]`` for each child; the others
-    divide the rest evenly. A weight that no policy depends on is averaged by these shares alone,
-    as all of them are in a network of one action.
+    parent has the share ``s_1``, drawn evenly from ``[low, high]`` for each child; the others have
+    the rest, split at random where they are several. A weight that no policy depends on is averaged
+    by these shares alone, as all of them are in a network of one action.
 
     Source: Matena and Raffel 2022, "Merging Models with Fisher-Weighted Averaging",
     arXiv:2111.09832; norm and floor as in the authors' code. There the floor comes before the norm,
@@ -42,16 +43,12 @@ class FisherCrossover(CrossoverOperator):
     needs = ("fisher",)
 
     def __init__(self, low: float = 0.1, high: float = 0.9, n_parents: int = 2) -> None:
-        self.low = number("low", low, 0.0, 1.0)
-        self.high = number("high", high, 0.0, 1.0)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.low, self.high = limits(low, high, 0.0, 1.0)
         self.n_parents = whole_number("n_parents", n_parents, 2)
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        share = rng.uniform(self.low, self.high)
-        shares = [share] + [(1 - share) / (len(parents) - 1)] * (len(parents) - 1)
+        shares = draw_shares(self.low, self.high, self.n_parents, rng)
         norms = [_norm(information) for information in parents.fisher]
         child = {}
         for name, shape in parents.spec.shapes.items():

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Block, Weights
-from strategies.checks import number, whole_number
+from strategies.checks import limits, number, whole_number
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
+from strategies.shares import draw_shares
 
 Matrix = NDArray[np.float64]
 
@@ -30,7 +31,8 @@ class RegMeanCrossover(CrossoverOperator):
         W^T = (sum_i s_i G_i)^-1 sum_i s_i G_i W_i^T
 
     The first parent has the share ``s_1``, drawn evenly from ``[low, high]`` for each child; the
-    others divide the rest evenly. LayerNorm tensors are averaged by these shares.
+    others have the rest, split at random where they are several. LayerNorm tensors are averaged by
+    these shares.
 
     Source: Jin et al. 2023, "Dataless Knowledge Fusion by Merging Weights of Language Models",
     arXiv:2212.09849. There the bias is averaged, not part of the regression, and there is no ridge.
@@ -58,16 +60,12 @@ class RegMeanCrossover(CrossoverOperator):
         self, alpha: float = 0.9, low: float = 0.1, high: float = 0.9, n_parents: int = 2
     ) -> None:
         self.alpha = number("alpha", alpha, 0.0, 1.0)
-        self.low = number("low", low, 0.0, 1.0)
-        self.high = number("high", high, 0.0, 1.0)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.low, self.high = limits(low, high, 0.0, 1.0)
         self.n_parents = whole_number("n_parents", n_parents, 2)
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        share = rng.uniform(self.low, self.high)
-        shares = [share] + [(1 - share) / (len(parents) - 1)] * (len(parents) - 1)
+        shares = draw_shares(self.low, self.high, self.n_parents, rng)
         child = {}
         for index, block in enumerate(parents.spec.blocks):
             grams = [self._damped(each[index]) for each in parents.grams]

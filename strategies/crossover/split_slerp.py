@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Weights
-from strategies.checks import number
+from strategies.checks import limits
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 from strategies.spherical import arc_weights
@@ -45,10 +45,7 @@ class SplitSlerpCrossover(CrossoverOperator):
     name = "split_slerp"
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        self.low = number("low", low, 0.0, 1.0)
-        self.high = number("high", high, 0.0, 1.0)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.low, self.high = limits(low, high, 0.0, 1.0)
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Weights
-from strategies.checks import number, whole_number
+from strategies.checks import limits, whole_number
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
+from strategies.shares import draw_shares
 
 
 @crossovers.register
@@ -39,26 +40,15 @@ class WeightedCrossover(CrossoverOperator):
     name = "weighted"
 
     def __init__(self, low: float = 0.1, high: float = 0.9, n_parents: int = 2) -> None:
-        self.low = number("low", low)
-        self.high = number("high", high)
-        if self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        self.low, self.high = limits(low, high)
         self.n_parents = whole_number("n_parents", n_parents, 2)
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        weights = self._weights(rng)
+        weights = draw_shares(self.low, self.high, self.n_parents, rng)
         child: dict[str, NDArray[np.float32]] = {}
         for name in parents.spec.shapes:
             child[name] = weights[0] * parents[0][name]
             for weight, parent in zip(weights[1:], parents[1:], strict=True):
                 child[name] += weight * parent[name]
         return child
-
-    def _weights(self, rng: np.random.Generator) -> list[float]:
-        """Return the weight of each parent; they sum to 1."""
-        t = rng.uniform(self.low, self.high)
-        if self.n_parents == 2:
-            return [t, 1 - t]
-        split: list[float] = rng.dirichlet(np.ones(self.n_parents - 1)).tolist()
-        return [t, *((1 - t) * part for part in split)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from strategies.checks import number, whole_number
+from strategies.checks import limits, number, whole_number
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.25, np.float32(0.5), np.int64(1)])
@@ -34,3 +34,12 @@ def test_whole_numbers_are_returned_as_int() -> None:
 def test_what_is_no_whole_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="size must be a whole number of at least 1, not "):
         whole_number("size", value, low=1)
+
+
+def test_limits_are_two_numbers_in_order() -> None:
+    assert limits(0, 1, 0.0, 1.0) == (0.0, 1.0)
+    assert limits(-3, -3) == (-3.0, -3.0)
+    with pytest.raises(ValueError, match=r"low \(0\.6\) must not be above high \(0\.5\)"):
+        limits(0.6, 0.5)
+    with pytest.raises(ValueError, match=r"high must be a number in \[0, 1\], not 1\.5"):
+        limits(0.6, 1.5, 0.0, 1.0)

@@ -32,6 +32,13 @@ def cross(operator: RegMeanCrossover, parents: list[Parent]) -> Weights:
     return operator.cross(family, np.random.default_rng(0))
 
 
+def shares_of(first: float, n_parents: int) -> list[float]:
+    """Return the shares that the generator of :func:`cross` gives: a flat Dirichlet split."""
+    rng = np.random.default_rng(0)
+    rng.uniform()
+    return [first, *((1 - first) * rng.dirichlet(np.ones(n_parents - 1)))]
+
+
 def inputs_of(parent: Parent, layer: int) -> np.ndarray:
     """What enters a Linear, with a 1 behind it, in float64."""
     before = [parent.states, *hidden_activations(parent.spec, parent.weights, parent.states)]
@@ -50,7 +57,7 @@ def test_the_layers_are_the_least_squares_fit_to_those_of_the_parents(
     spec: NetworkSpec, dead: int
 ) -> None:
     parents = make_parents(spec, 3, dead)
-    shares = [0.5, 0.25, 0.25]
+    shares = shares_of(0.5, 3)
     child = cross(RegMeanCrossover(alpha=1.0, low=0.5, high=0.5, n_parents=3), parents)
     for layer in range(len(spec.blocks)):
         x = [inputs_of(parent, layer) for parent in parents]
@@ -91,8 +98,8 @@ def test_normalizations_are_averaged_by_the_shares() -> None:
     parents = make_parents(DEEP, 3)
     child = cross(RegMeanCrossover(low=0.6, high=0.6, n_parents=3), parents)
     for name in ("network.1.weight", "network.4.bias"):
-        first, second, third = (parent.weights[name] for parent in parents)
-        expected = 0.6 * first + 0.2 * second + 0.2 * third
+        pairs = zip(shares_of(0.6, 3), parents, strict=True)
+        expected = sum(share * parent.weights[name] for share, parent in pairs)
         np.testing.assert_allclose(child[name], expected, rtol=1e-5)
 
 
