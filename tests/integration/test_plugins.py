@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,15 +33,14 @@ print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
-SMALL = """
-seed: 5
-teachers: {hidden: [16, 16], training: {steps: [12000, 8000]}}
-states: {size: 512}
-network: {hidden: [4, 4]}
-distillation: {students: 6, steps: 100, ancestor_steps: 100}
-finetune: {steps: 20}
-evaluation: {episodes: 4, holdout_episodes: 8, champion_candidates: 2}
-"""
+SMALL: dict[str, Any] = {
+    "seed": 5,
+    "teachers": {"hidden": [16, 16], "training": {"steps": [12000, 8000]}},
+    "states": {"size": 512},
+    "network": {"hidden": [4, 4]},
+    "distillation": {"students": 6, "steps": 100, "ancestor_steps": 100},
+    "evaluation": {"episodes": 4, "holdout_episodes": 8, "champion_candidates": 2},
+}
 NEWCOMER = """
 from strategies import CrossoverOperator, Mutation, Selection
 
@@ -107,6 +107,12 @@ class {cls}Crossover(CrossoverOperator):
         first, second = parents
         {body}
 """
+
+
+def configure(file: Path, plugin: Path, evolution: dict[str, Any], steps: int) -> None:
+    """Write the configuration of a run with a plug-in file."""
+    settings = {"plugins": [str(plugin)], "finetune": {"steps": steps}, "evolution": evolution}
+    file.write_text(json.dumps(SMALL | settings), encoding="utf-8")  # which is YAML, too
 
 
 def command(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
@@ -203,14 +209,23 @@ def test_operators_of_a_file_work_on_two_nodes_that_never_saw_it(
     plugin = tmp_path / "newcomer.py"
     plugin.write_text(NEWCOMER, encoding="utf-8")
     config = tmp_path / "config.yaml"
-    recipes = "[{operator: meet, params: {reach: 0.9}}, {operator: 'friendly_operators:%s'}]"
-    config.write_text(
-        f"{SMALL}\nplugins: [{plugin}]\n"
-        "evolution: {generations: 2, population: 4, elites: 2, children: 12, batch_size: 2,\n"
-        f"  controls: 1, recipes: {recipes % 'HalvesCrossover'},\n"
-        "  mutation: {name: jolt}, selection: {name: always_the_best}}\n",
-        encoding="utf-8",
-    )
+    recipes = [
+        {"operator": "meet", "params": {"reach": 0.9}},
+        {"operator": "friendly_operators:HalvesCrossover"},
+    ]
+    evolution = {
+        "generations": 2,
+        "population": 4,
+        "elites": 2,
+        "controls": 1,
+        "children": 12,
+        "batch_size": 2,
+        "recipes": recipes,
+        "mutation": {"name": "jolt"},
+        "selection": {"name": "always_the_best"},
+    }
+    # Steps enough to keep a node busy while the other one takes the next batch.
+    configure(config, plugin, evolution, steps=1000)
     importable = {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
     alone = command("evolve", config, "--workers", "0", "--run-dir", tmp_path / "1", **importable)
     address, variables = request.getfixturevalue("two_nodes")  # meanwhile
@@ -248,12 +263,17 @@ def test_operators_of_a_file_work_on_two_nodes_that_never_saw_it(
 def test_broken_operators_fail_their_own_children_and_nothing_else(tmp_path) -> None:
     plugin = tmp_path / "mixed.py"
     config = tmp_path / "config.yaml"
-    recipes = ", ".join(f"{{operator: {name}}}" for name in ("weighted", "weighted", *BROKEN))
-    config.write_text(
-        f"{SMALL}\nplugins: [{plugin}]\nevolution: {{generations: 1, population: 4, elites: 2,\n"
-        f"  children: 36, batch_size: 5, controls: 1, recipes: [{recipes}]}}\n",
-        encoding="utf-8",
-    )
+    recipes = [{"operator": name} for name in ("weighted", "weighted", *BROKEN)]
+    evolution = {
+        "generations": 1,
+        "population": 4,
+        "elites": 2,
+        "controls": 1,
+        "children": 36,
+        "batch_size": 5,
+        "recipes": recipes,
+    }
+    configure(config, plugin, evolution, steps=20)
     runs = {}
     for way, bodies in (("broken", BROKEN), ("harmless", dict.fromkeys(BROKEN, HARMLESS))):
         classes = [

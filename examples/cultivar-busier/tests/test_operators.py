@@ -7,7 +7,7 @@ from cultivar_busier import BusierCrossover, SignFlipMutation
 from populations.network import NetworkSpec
 from strategies.mutation import Newborn
 from strategies.parents import Parent, family_of
-from strategies.testing import check_crossover_operator
+from strategies.testing import check_crossover_operator, check_mutation
 
 SPEC = NetworkSpec((1,), (2,), 1)
 
@@ -27,6 +27,12 @@ def parent(name: str, first: float, second: float) -> Parent:
 def test_the_crossover_keeps_the_contract(sharpness):
     """The suite that comes with cultivar has no objection."""
     check_crossover_operator(BusierCrossover(sharpness))
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 1])
+def test_the_mutation_keeps_the_contract(share):
+    """The suite that comes with cultivar has no objection."""
+    check_mutation(SignFlipMutation(share))
 
 
 @pytest.mark.parametrize("seed", range(5))
