@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar
@@ -17,11 +17,14 @@ from strategies.errors import (
     UnknownOperatorError,
 )
 from strategies.operator import CrossoverOperator, constructor_params
+from strategies.user_code import import_class, told
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+FILE_MODULE = "cultivar_plugin_"
+"""How the names of modules begin that are loaded from a file of the user's own."""
 
 
 class Registry(Generic[T]):
@@ -42,6 +45,7 @@ class Registry(Generic[T]):
         self.base = base
         self._classes: dict[str, type[T]] = {}
         self._entry_points: dict[str, metadata.EntryPoint] | None = None
+        self._distributions: dict[str, str] = {}
 
     def register(self, cls: C) -> C:
         """Register a class under its ``name``; to be used as a decorator.
@@ -70,10 +74,21 @@ class Registry(Generic[T]):
                 f"{owner} needs a class attribute 'name' in snake_case, not {name!r}"
             )
         if name in self._classes and _owner(self._classes[name]) != owner:
-            raise self._taken(name, owner, _owner(self._classes[name]))
+            raise self._taken(name, _shown(cls), _shown(self._classes[name]))
         installed = (self._entry_points or {}).get(name)
         if installed is not None and _target(installed) != owner:
-            raise self._taken(name, owner, _target(installed))
+            raise self._taken(name, _shown(cls), _describe(installed))
+
+    def forget(self, module: str) -> None:
+        """Take out the classes that a module defines, as of a file that failed to load."""
+        for name, cls in list(self._classes.items()):
+            if cls.__module__ == module:
+                del self._classes[name]
+
+    def distribution(self, name: str) -> str | None:
+        """Return which installed distribution a name came with, ``my-operators 1.2``, or None."""
+        self._discovered()
+        return self._distributions.get(name)
 
     def available(self) -> tuple[str, ...]:
         """Return all names, sorted: the registered ones and those of installed plug-ins.
@@ -100,7 +115,8 @@ class Registry(Generic[T]):
         if name in installed:
             return self._load(installed, name)
         if ":" in name:
-            return self.register(self._import(name, *name.split(":", 1)))
+            found: type[T] = import_class(f"{self.kind} {name}", *name.split(":", 1))
+            return self.register(found)
         raise UnknownOperatorError(
             f"no {self.kind} named {name!r}.{suggestion(name, self.available())} "
             f"Available: {', '.join(self.available())}"
@@ -117,7 +133,24 @@ class Registry(Generic[T]):
             OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
             UnknownOperatorError: There is none of this name.
         """
-        cls = self.get(name)
+        instance = self.construct(self.get(name), name, params)
+        try:
+            constructor_params(instance)  # the leaderboard will ask for them
+        except TypeError as error:
+            raise OperatorParameterError(f"{self.kind} {name!r}: {error}") from error
+        return instance
+
+    def construct(self, cls: type[T], name: str, params: Mapping[str, Any] | None = None) -> T:
+        """Return a new instance of a class that need not be registered.
+
+        Args:
+            cls: The class.
+            name: What it is called in errors.
+            params: Arguments of the constructor.
+
+        Raises:
+            OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
+        """
         params = dict(params or {})
         accepted = inspect.signature(cls).parameters.values()
         names = [each.name for each in accepted if each.kind not in _VARIADIC]
@@ -135,24 +168,26 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} needs the parameter {each.name!r}. {allowed}"
                 )
         try:
-            instance = cls(**params)
-            constructor_params(instance)  # the leaderboard will ask for them
-        except (TypeError, ValueError) as error:
-            raise OperatorParameterError(f"{self.kind} {name!r}: {error}. {allowed}") from error
-        return instance
+            return cls(**params)
+        except Exception as error:  # a constructor is code of the user's own
+            raise OperatorParameterError(
+                f"{self.kind} {name!r}: {told(error)}. {allowed}"
+            ) from error
 
     def _discovered(self) -> dict[str, metadata.EntryPoint]:
         """Return the entry points that are not loaded yet; look for them the first time."""
         if self._entry_points is None:
             found: dict[str, metadata.EntryPoint] = {}
             for point in metadata.entry_points(group=f"cultivar.{self.kind}"):
+                if point.dist is not None:
+                    self._distributions[point.name] = f"{point.dist.name} {point.dist.version}"
                 taken = found.get(point.name)
                 if taken is not None and _target(taken) != _target(point):
                     raise self._taken(point.name, _describe(point), _describe(taken))
                 if point.name in self._classes:
-                    owner = _owner(self._classes[point.name])
-                    if owner != _target(point):
-                        raise self._taken(point.name, _describe(point), owner)
+                    registered = self._classes[point.name]
+                    if _owner(registered) != _target(point):
+                        raise self._taken(point.name, _describe(point), _shown(registered))
                 else:
                     found[point.name] = point
             self._entry_points = found
@@ -160,7 +195,8 @@ class Registry(Generic[T]):
 
     def _load(self, installed: dict[str, metadata.EntryPoint], name: str) -> type[T]:
         point = installed[name]
-        cls = self._import(_describe(point), point.module, point.attr)
+        source = f"{self.kind} {_describe(point)}"
+        cls: type[T] = import_class(source, point.module, point.attr)
         if getattr(cls, "name", None) != name:
             raise OperatorNameError(
                 f"{_describe(point)} declares the {self.kind} {name!r}, but its class is named "
@@ -168,15 +204,6 @@ class Registry(Generic[T]):
             )
         del installed[name]  # from now on the class holds the name
         return self.register(cls)
-
-    def _import(self, source: str, module: str, attribute: str) -> type[T]:
-        try:
-            found: Any = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise PluginError(f"cannot import the {self.kind} {source}: {error}") from error
-        return found  # type: ignore[no-any-return]  # register() checks what it is
 
     def _taken(self, name: str, new: str, old: str) -> OperatorNameError:
         return OperatorNameError(
@@ -196,6 +223,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def _owner(cls: type[Any]) -> str:
     return f"{cls.__module__}:{cls.__qualname__}" if isinstance(cls, type) else repr(cls)
+
+
+def _shown(cls: type[Any]) -> str:
+    """Return a class with where it is; of a plug-in file its path, which the user knows."""
+    module = sys.modules.get(getattr(cls, "__module__", ""))
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or not module.__name__.startswith(FILE_MODULE):
+        return _owner(cls)
+    return f"{file}:{cls.__qualname__}"
 
 
 def _target(point: metadata.EntryPoint) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from strategies.errors import ConformanceError
+from strategies.user_code import where_raised
 
 
 class Fault(NamedTuple):
@@ -117,10 +117,5 @@ def raised(error: BaseException, operator: object) -> str:
         file = inspect.getfile(type(operator))
     except (TypeError, OSError):  # a class of a notebook or an interactive session
         file = ""
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == file
-    ]
-    where = f" in line {lines[-1]}" if lines else ""
+    where = where_raised(error, file)
     return f"raises {type(error).__name__}{where}{f': {text}' if text else ''}"

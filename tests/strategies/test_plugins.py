@@ -10,6 +10,7 @@ import pytest
 
 from strategies import crossovers, load_plugin_file, mutations, plugin_modules, plugins, selections
 from strategies.errors import OperatorNameError, PluginError
+from strategies.plugins import operators_in_file
 from strategies.testing import check_crossover_operator
 
 ALL_KINDS = '''
@@ -124,7 +125,7 @@ def test_a_file_may_use_the_decorator_itself(tmp_path: Path) -> None:
 def test_a_taken_name_leaves_nothing_behind(tmp_path: Path) -> None:
     text = ALL_KINDS + ONE.format(name="weighted")
     with pytest.raises(
-        OperatorNameError, match="of cultivar_plugin_ops:One is taken by strategies"
+        OperatorNameError, match=r"'weighted' of /.*/ops\.py:One is taken by strategies\.crossover"
     ):
         load_plugin_file(write(tmp_path / "ops.py", text))
     assert "my_cross" not in crossovers.available()
@@ -153,10 +154,52 @@ def test_an_operator_without_name_is_an_error(tmp_path: Path) -> None:
         load_plugin_file(write(tmp_path / "ops.py", text))
 
 
-def test_an_error_of_the_file_itself_is_passed_on(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        load_plugin_file(write(tmp_path / "ops.py", "1 / 0\n"))
+def test_an_error_of_the_file_itself_is_told_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "ops.py", "import math\nmath.floor([])\n")
+    with pytest.raises(PluginError, match=r"ops\.py: TypeError in line 2: must be real number"):
+        load_plugin_file(path)
     assert "cultivar_plugin_ops" not in sys.modules
+
+
+def test_a_file_that_fails_leaves_nothing_registered(tmp_path: Path) -> None:
+    header = "from strategies import crossovers\n" + ONE.format(name="one")
+    text = header.replace("class One", "@crossovers.register\nclass One")
+    path = write(tmp_path / "ops.py", text + "\n1 / 0\n")
+    with pytest.raises(PluginError, match="ZeroDivisionError in line "):
+        load_plugin_file(path)
+    assert "one" not in crossovers.available()
+    path.write_text(ONE.format(name="one") + ONE.format(name="one").replace("One", "Two"))
+    with pytest.raises(OperatorNameError, match=r"'one' of .*ops.py:Two is taken by .*ops.py:One"):
+        load_plugin_file(path)
+    assert "one" not in crossovers.available()
+
+
+def test_two_files_must_not_share_a_name(tmp_path: Path) -> None:
+    load_plugin_file(write(tmp_path / "a.py", ONE.format(name="one")))
+    with pytest.raises(OperatorNameError, match=r"of .*b\.py:One is taken by .*a\.py:One; rename"):
+        load_plugin_file(write(tmp_path / "b.py", ONE.format(name="one")))
+
+
+def test_a_file_can_be_looked_at_without_registering_anything(tmp_path: Path) -> None:
+    path = write(tmp_path / "ops.py", ALL_KINDS + ONE.format(name="weighted"))
+    found = [(registry.kind, cls.__name__) for registry, cls in operators_in_file(path)]
+    assert found == [
+        ("crossover", "MyCross"),
+        ("mutation", "MyMutation"),
+        ("selection", "MySelection"),
+        ("crossover", "One"),
+    ]
+    assert "my_cross" not in crossovers.available()
+    assert plugin_modules() == ()
+    path.write_text("x = 1\n")
+    with pytest.raises(PluginError, match="defines no operator"):
+        operators_in_file(path)
+
+
+def test_a_loaded_file_is_looked_at_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "ops.py", ONE.format(name="one"))
+    load_plugin_file(path)
+    assert operators_in_file(path) == [(crossovers, crossovers.get("one"))]
 
 
 def test_only_existing_python_files_are_loaded(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from populations.errors import CultivarError
 from populations.network import Weights
-from strategies import crossovers, mutations, selections
-from strategies.crossover import UnitCrossover, WeightedCrossover
+from strategies import Mutation, Selection, crossovers, mutations, selections
+from strategies.crossover import UnitCrossover
 from strategies.errors import (
     OperatorNameError,
     OperatorParameterError,
@@ -67,33 +68,41 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry[CrossoverOperator]:
     return made
 
 
-def install(folder: Path, distribution: str, entry_points: str, **modules: str) -> None:
+def install(
+    folder: Path,
+    distribution: str,
+    entry_points: str,
+    group: str = "cultivar.test_crossover",
+    **modules: str,
+) -> None:
     """Write what pip leaves behind for a distribution with entry points."""
     info = folder / f"{distribution}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[cultivar.test_crossover]\n{entry_points}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
     for module, text in modules.items():
         (folder / f"{module}.py").write_text(text)
 
 
 def test_built_in_operators_are_registered_upon_import() -> None:
-    assert crossovers.available() == ("clone", "fresh", "layer", "random", "unit", "weighted")
-    assert mutations.available() == ("gaussian", "integer_steps", "safe")
-    assert selections.available() == ("rank", "tournament", "truncation")
+    assert {"clone", "fresh", "layer", "random", "unit", "weighted"} <= {*crossovers.available()}
+    assert {"gaussian", "integer_steps", "safe"} <= {*mutations.available()}
+    assert {"rank", "tournament", "truncation"} <= {*selections.available()}
+    for registry in (crossovers, mutations, selections):
+        assert list(registry.available()) == sorted(registry.available())
 
 
 def test_create_returns_an_instance_with_the_given_params() -> None:
-    operator = crossovers.create("weighted", {"low": 0.2, "high": 0.4})
-    assert isinstance(operator, WeightedCrossover)
-    assert operator.params == {"low": 0.2, "high": 0.4}
+    operator = crossovers.create("unit", {"share": 0.2})
+    assert isinstance(operator, UnitCrossover)
+    assert operator.params == {"share": 0.2}
 
 
 def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
     with pytest.raises(
         UnknownOperatorError,
         match=r"^no crossover named 'weigthed'\. Did you mean 'weighted'\? "
-        r"Available: clone, fresh, layer, random, unit, weighted$",
+        r"Available: clone, .*, unit, weighted$",
     ):
         crossovers.create("weigthed")
 
@@ -142,10 +151,10 @@ def test_only_complete_classes_of_the_kind_are_registered(
 def test_an_unknown_parameter_is_named_with_the_allowed_ones() -> None:
     with pytest.raises(
         OperatorParameterError,
-        match=r"^crossover 'weighted' has no parameter 'hihg'\. Did you mean 'high'\? "
-        r"Allowed parameters: low, high$",
+        match=r"^crossover 'layer' has no parameter 'shrae'\. Did you mean 'share'\? "
+        r"Allowed parameters: .*share",
     ):
-        crossovers.create("weighted", {"hihg": 1})
+        crossovers.create("layer", {"shrae": 1})
     with pytest.raises(OperatorParameterError, match=r"Allowed parameters: none$"):
         crossovers.create("clone", {"share": 1})
 
@@ -173,6 +182,28 @@ def test_an_operator_that_forgets_its_arguments_is_refused(
         registry.create("forgets")
 
 
+def test_whatever_a_constructor_raises_is_told(registry: Registry[CrossoverOperator]) -> None:
+    class Looks(First):
+        name = "looks"
+
+        def __init__(self, size: str = "small") -> None:
+            self.size = {"large": 1}[size]
+
+    registry.register(Looks)
+    with pytest.raises(OperatorParameterError, match=r"'looks': KeyError: 'small'\. Allowed par"):
+        registry.create("looks")
+
+
+def test_a_class_can_be_constructed_without_being_registered(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    made = registry.construct(NeedsSize, "ops.py:NeedsSize", {"size": 3})
+    assert made.params == {"size": 3, "color": "red"}
+    assert registry.available() == ("first",)
+    with pytest.raises(OperatorParameterError, match=r"'ops\.py:NeedsSize' has no parameter 's"):
+        registry.construct(NeedsSize, "ops.py:NeedsSize", {"sice": 3})
+
+
 def test_module_and_class_resolve_and_are_registered(
     registry: Registry[CrossoverOperator],
 ) -> None:
@@ -184,7 +215,8 @@ def test_module_and_class_resolve_and_are_registered(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:X", "No module named 'no_such_module'"),
+        ("no_such_module:X", r"named 'no_such_module'; install it, or .* --plugin FILE, or plug"),
+        ("ops.py:X", "No module named 'ops'"),
         ("strategies.crossover:Nothing", "has no attribute 'Nothing'"),
         ("strategies.crossover:", "cannot import the test_crossover strategies.crossover:"),
         (":X", "cannot import the test_crossover :X"),
@@ -264,3 +296,63 @@ def test_an_installed_plugin_that_cannot_be_imported_is_named(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match=r"installed by plug\): No module named 'gone_ops'"):
         registry.get("gone")
+
+
+def test_an_installed_plugin_that_fails_upon_import_is_named(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "plug", "bad = bad_ops:Bad", bad_ops="1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"installed by plug\): ZeroDivisionError: division by z"):
+        registry.get("bad")
+
+
+def test_a_name_is_known_with_the_distribution_that_it_came_with(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = HEADER.format(cls="Known", name="known")
+    install(tmp_path, "plug-in", "known = known_ops:Known", known_ops=text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.distribution("known") == "plug-in 1.0"
+    registry.get("known")
+    assert registry.distribution("known") == "plug-in 1.0"
+    assert registry.distribution("first") is None
+
+
+def test_what_a_module_registered_can_be_taken_out_again(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    registry.get("strategies.crossover.unit:UnitCrossover")
+    registry.forget("strategies.crossover.unit")
+    assert registry.available() == ("first",)
+
+
+KINDS = {
+    "crossover": (CrossoverOperator, "def cross(self, parents, rng): ..."),
+    "mutation": (Mutation, "def mutate(self, child, rng): ..."),
+    "selection": (Selection, "def draw(self, n_candidates, n_parents, rng): ..."),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_found_as_module_and_class_and_as_entry_point(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, method = KINDS[kind]
+    text = (
+        f"from strategies import {base.__name__}\n"
+        f"class Mine({base.__name__}):\n"
+        '    name = "mine"\n'
+        "    def __init__(self, size=1): self.size = size\n"
+        f"    {method}\n"
+    )
+    module = f"my_{kind}"
+    install(tmp_path, "plug", f"mine = {module}:Mine", group=f"cultivar.{kind}", **{module: text})
+    by_path: Registry[Any] = Registry(kind, base)
+    by_path._entry_points = {}  # as if it were not installed
+    monkeypatch.syspath_prepend(tmp_path)
+    assert by_path.create(f"{module}:Mine", {"size": 2}).params == {"size": 2}
+    by_name: Registry[Any] = Registry(kind, base)
+    assert by_name.available() == ("mine",)
+    assert by_name.create("mine", {"size": 3}).params == {"size": 3}
+    del sys.modules[module]

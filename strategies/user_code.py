@@ -1,0 +1,48 @@
+"""Code of the user's own: importing it, and telling what it raised and where."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+from strategies.errors import PluginError
+
+
+def import_class(what: str, module: str, attribute: str) -> Any:
+    """Return what a module holds under a dotted name.
+
+    Args:
+        what: What is imported, for the error.
+        module: Name of the module.
+        attribute: Name in it.
+
+    Raises:
+        PluginError: There is no such module or name, or importing it fails in any way.
+    """
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"cannot import the {what}: {error}; install it, or load its file: "
+            "--plugin FILE, or plugins: [FILE] in a configuration"
+        ) from error
+    except Exception as error:  # a module is code of the user's own
+        raise PluginError(f"cannot import the {what}: {told(error)}") from error
+    return found
+
+
+def where_raised(error: BaseException, file: str) -> str:
+    """Return `` in line 12`` if an error came through a file, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f" in line {lines[-1]}" if lines else ""
+
+
+def told(error: Exception) -> str:
+    """Return the text of an error, with its name where the text alone says little."""
+    if isinstance(error, TypeError | ValueError | ImportError | AttributeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
