@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
 BEGIN = "<!-- catalogue: written by scripts/document_operators.py -->\n"
 END = "<!-- catalogue: end -->\n"
 TITLES = ("Crossovers", "Mutations", "Selections")
+SENTENCE_END = re.compile(r"(?<=[\w)\"'`])\. (?=[A-Z])")  # not that of "et al. 2022"
 SOURCE = re.compile(r"^Sources?:\s*(?P<text>.*?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -83,9 +84,12 @@ def parameters(cls: type[Any]) -> str:
 
 
 def source(cls: type[Any]) -> str:
-    """Return where it comes from, as its docstring says; a control comes from nowhere."""
+    """Return where it comes from, as its docstring says; a control comes from nowhere.
+
+    What follows the first sentence is how we differ.
+    """
     found = SOURCE.search(inspect.cleandoc(cls.__doc__ or ""))
-    return "" if found is None else plain(found["text"])
+    return "" if found is None else SENTENCE_END.split(plain(found["text"]))[0].removesuffix(".")
 
 
 def plain(text: str) -> str:
