@@ -6,7 +6,9 @@ import contextlib
 import csv
 import json
 import os
+import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -305,3 +307,13 @@ def test_broken_operators_fail_their_own_children_and_nothing_else(tmp_path) -> 
             assert row["fitness"] == ""
     assert seen == {"weighted", *BROKEN}
     assert {row["status"] for row in runs["harmless"].values()} == {"ok"}
+
+    # The page about operators says how to list them, and what is said of each.
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    (listing,) = re.findall(r"^`cultivar (leaderboard RUN [^`]*)`", page, re.MULTILINE)
+    listed = command(*shlex.split(listing.replace("RUN", str(tmp_path / "broken"))))
+    out, errors = listed.communicate(timeout=60)
+    assert listed.returncode == 0, errors
+    assert set(BROKEN) <= {line.split()[0] for line in out.splitlines() if line}
+    for said in ("raises: KeyError: ", "the child of raises", "raises writes into what it was"):
+        assert f"`{said.replace('raises', 'stroll').replace('KeyError', 'ValueError')}" in page
