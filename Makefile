@@ -9,10 +9,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench reproduce docs clean
+.PHONY: help demo test test-all check bench reproduce compare-operators docs clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
 
 demo: $(STAMP) ## Breed a tiny CartPole network out of four teachers
 	$(BIN)/cultivar evolve cartpole
@@ -35,9 +35,13 @@ bench: $(STAMP) ## Measure one generation
 reproduce: $(STAMP) ## Measure the tables of the documented pipeline again
 	$(BIN)/python scripts/reproduce_pipeline.py
 
+compare-operators: $(STAMP) ## Compare all crossover operators, which takes COMPARE_TIME
+	$(BIN)/python scripts/compare_operators.py --page docs/operator-comparison.md
+
 docs: $(STAMP) ## Write the pages that are generated from the code
 	$(BIN)/python scripts/document_settings.py
 	$(BIN)/python scripts/document_flags.py
+	$(BIN)/python scripts/document_operators.py
 
 clean: ## Remove the environment and all caches, but no runs
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
