@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from engine.config import RunConfig
+from engine.layout import RECIPES
+from engine.recipe_table import RecipeRow, read_table
 from engine.run_record import RunRecord
 from populations.leaderboard import Row
 
@@ -123,6 +125,9 @@ class RunStatus:
         reasons: Why some came to nothing, the most frequent ones first.
         by_generation: Each generation that has begun.
         by_operator: Each operator: students, children, all children together, controls.
+        draw: How recipes are drawn: ``mix``, ``grid`` or ``bandit``.
+        by_recipe: Each recipe, in the order of the configuration, up to the last generation that
+            was finished; empty before there are students.
         baselines: The teachers and their ensemble.
         champion: The champion, or None where there is none yet.
         worker_s: Seconds that workers spent on births and evaluations.
@@ -147,6 +152,8 @@ class RunStatus:
     reasons: list[Reason]
     by_generation: list[Generation]
     by_operator: list[Breeding]
+    draw: str
+    by_recipe: list[RecipeRow]
     baselines: list[Baseline]
     champion: ChampionStatus | None
     worker_s: float
@@ -160,7 +167,8 @@ def run_status(run: RunRecord) -> RunStatus:
     """Sum up what a run has recorded.
 
     Raises:
-        RunDirectoryError: The run is finished, but its ``champion.json`` is missing or damaged.
+        RunDirectoryError: The run is finished, but its ``champion.json`` is missing or damaged, or
+            its table of recipes is damaged.
     """
     births, stage = run.births, run.unfinished
     birth_cpu_s = sum(row.cpu_s or 0.0 for row in births)
@@ -183,6 +191,8 @@ def run_status(run: RunRecord) -> RunStatus:
         reasons=[Reason(*key, count) for key, count in reasons.most_common()],
         by_generation=by_generation,
         by_operator=_operators(run.rows),
+        draw=run.config.evolution.draw,
+        by_recipe=read_table(run.path / RECIPES),
         baselines=_baselines(run),
         champion=_champion(run),
         worker_s=sum(row.wall_s or 0.0 for row in run.all_rows),

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from engine.cli.facts import counts, numbers, print_facts, with_error
 from engine.cli.format import KEEP_ALWAYS, TextColumn, print_columns
+from engine.cli.recipe_text import print_recipes
 from engine.formatting import decimals_for, format_duration, format_rate
 from engine.run_status import Breeding, ChampionStatus, Generation, Reason, RunStatus
 
@@ -55,6 +56,7 @@ def print_status(console: Console, one: RunStatus) -> None:
     if one.by_operator:
         click.echo()
         print_columns(console, _operator_columns(one.by_operator))
+    print_recipes(console, one.draw, one.by_recipe)
 
 
 def print_overview(console: Console, found: Sequence[RunStatus]) -> None:

@@ -146,7 +146,10 @@ def test_all_errors_are_reported_at_once(tmp_path) -> None:
       generation: 3
       children: many
       population: 1
-      recipes: [{operator: 3, weight: -1}, {}]
+      recipes:
+      - {operator: 3, weight: -1}
+      - {}
+      - {operator: [a, 3], align: [nobody], finetune: []}
       batch_size: 2.5
     finetune: {learning_rate: [1], target: parents}
     learning: {int8_in_loop: maybe, batch_size: 20}
@@ -165,6 +168,10 @@ def test_all_errors_are_reported_at_once(tmp_path) -> None:
         "evolution.recipes[0].operator must be text, not 3",
         "evolution.recipes[0].weight must be more than 0, not -1",
         "evolution.recipes[1].operator is missing",
+        "evolution.recipes[2].operator[1] must be text, not 3",
+        "evolution.recipes[2].align[0] must be 'none', 'weights', 'activations' or 'auto', "
+        "not 'nobody'",
+        "evolution.recipes[2].finetune must be a list of at least 1, not []",
         "evolution.generation is not a setting. Did you mean evolution.generations?",
         "evaluation.episodes must be at least 1, not 0",
     ]
@@ -178,6 +185,11 @@ def test_all_errors_are_reported_at_once(tmp_path) -> None:
         (
             "evolution: {recipes: [{operator: slerp, wait: 2}]}",
             "evolution.recipes[0].wait is not a setting. Did you mean evolution.recipes[0].weight?",
+        ),
+        (
+            "finetune_presets: {short: {stops: 2}}",
+            "finetune_presets.short.stops is not a setting. "
+            "Did you mean finetune_presets.short.steps?",
         ),
         (
             "network: {xyz: 5}",
@@ -204,6 +216,10 @@ def test_an_unknown_setting_gets_a_suggestion(tmp_path, text, message) -> None:
             "evolution: {recipes: [{operator: a}, {operator: b, weight: true}]}",
             "evolution.recipes[1].weight must be a number, not true",
         ),
+        (
+            "finetune_presets: {short: {steps: true}}",
+            "finetune_presets.short.steps must be a number, not true",
+        ),
     ],
 )
 def test_true_is_not_the_number_one(tmp_path, text, message) -> None:
@@ -214,6 +230,63 @@ def test_settings_that_contradict_each_other_are_named(tmp_path) -> None:
     assert problems_of(tmp_path, "evolution: {elites: 9, population: 4}") == [
         "evolution.elites (9) must not exceed evolution.population (4)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "evolution: {recipes: [{operator: a}, {operator: b, finetune: [default, shrot]}]}",
+            "evolution.recipes[1].finetune: no preset is named 'shrot'. Did you mean 'short'? "
+            "There are: default, short",
+        ),
+        (
+            "finetune_presets: {default: {steps: 3}}",
+            "finetune_presets.default: 'default' is finetune itself; choose another name",
+        ),
+        (
+            "finetune_presets: {long: {learning_rate: [2, 1]}}",
+            "finetune_presets.long.learning_rate must be a lower end and an upper end that is not "
+            "below it, not [2, 1]",
+        ),
+        (
+            "finetune_presets: {long: {inherit: [steps]}}",
+            "finetune_presets.long.inherit[0] must be 'learning_rate' or 'temperature', "
+            "not 'steps'",
+        ),
+        (
+            "finetune_presets: {long: 7}",
+            "finetune_presets.long must be a section of settings, not 7",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_preset_of_finetune_is_told(tmp_path, text, message) -> None:
+    assert problems_of(tmp_path, text, "finetune_presets.short.steps=3") == [message]
+
+
+def test_a_preset_of_finetune_holds_only_what_differs(tmp_path) -> None:
+    path = write(
+        tmp_path,
+        """
+        finetune: {steps: 7, hard_weight: 0.5}
+        finetune_presets:
+          short: {steps: 2}
+          same: {}
+        """,
+    )
+    config = load_config(path, ["finetune_presets.short.target=none"])
+    short = config.preset("short")
+    assert (short.steps, short.target, short.hard_weight) == (2, "none", 0.5)
+    assert config.preset("same") == config.preset("default") == config.finetune
+    dumped = parse_yaml(dump_config(config), "x")["finetune_presets"]
+    assert dumped == {"short": {"steps": 2, "target": "none"}, "same": {}}
+
+
+def test_a_recipe_may_hold_one_value_or_a_list(tmp_path) -> None:
+    text = "evolution: {recipes: [{operator: [a, b], align: none}, {operator: a, align: [auto]}]}"
+    first, second = load_config(write(tmp_path, text)).evolution.recipes
+    assert (first.operator, first.align, first.finetune) == (("a", "b"), "none", "default")
+    assert (second.operator, second.align) == ("a", ("auto",))
 
 
 def test_a_long_value_is_cut(tmp_path) -> None:
@@ -338,13 +411,17 @@ def test_scalars_are_read_as_in_yaml_1_2(text, value) -> None:
         name=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
         seed=st.integers(0, 2**63 - 1),
         plugins=st.lists(NUMBER_LIKE, max_size=3).map(tuple),
+        finetune_presets=st.fixed_dictionaries(
+            {"1e-3": st.sampled_from([{}, {"steps": 3}, {"inherit": ["temperature"]}])}
+        ),
         evolution=st.fixed_dictionaries(
             {
                 "mutation": st.none() | st.just({}),
                 "recipes": st.lists(
                     st.builds(
                         RecipeConfig,
-                        operator=NUMBER_LIKE,
+                        operator=NUMBER_LIKE | st.lists(NUMBER_LIKE, min_size=1, max_size=2),
+                        finetune=st.sampled_from(["default", "1e-3", ["1e-3", "default"]]),
                         params=st.dictionaries(st.text(max_size=5), st.floats() | NUMBER_LIKE),
                         weight=st.floats(1e-9, 1e9),
                     ),

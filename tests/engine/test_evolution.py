@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from engine.breeding import Context
 from engine.config import DispatchConfig, RunConfig
 from engine.dispatch.executor import Batch
 from engine.dispatch.serial import SerialExecutor
+from engine.errors import RunInterruptedError
 from engine.evolution import ExtinctionError, evolve
+from engine.layout import RECIPES
 from engine.progress import GenerationSummary, SilentProgress
+from engine.recipe_table import read_table
 from engine.run_directory import RunDirectory
 from populations.leaderboard import stable_bytes
 from populations.plans import Result
@@ -88,12 +92,56 @@ def run(path: Path, config: RunConfig, executor: Executor) -> list[dict[str, str
         return list(csv.DictReader(file))
 
 
+def with_recipes(config: RunConfig, recipes: list[dict[str, Any]], **changes: Any) -> RunConfig:
+    """Return the run with other recipes and other settings of the loop."""
+    values = config.model_dump()
+    values["evolution"] |= {"recipes": recipes, **changes}
+    return RunConfig.model_validate(values)
+
+
 def test_rows_are_in_the_order_of_the_plans_whatever_order_results_have(tmp_path, config) -> None:
     run(tmp_path / "a", config, Executor(unchanged))
     run(tmp_path / "b", config, Executor(unchanged, reverse=True))
     assert stable_bytes(tmp_path / "a/leaderboard.csv") == stable_bytes(
         tmp_path / "b/leaderboard.csv"
     )
+
+
+def test_a_bandit_learns_the_same_in_whatever_order_results_arrive(tmp_path, config) -> None:
+    recipes = [{"operator": ["weighted", "unit"], "align": ["auto", "none"]}]
+    config = with_recipes(config, recipes, draw="bandit")
+    found = []
+    for name, reverse in (("a", False), ("b", True)):
+        executor = Executor(unchanged, reverse=reverse)
+        run(tmp_path / name, config, executor)
+        found.append((tmp_path / name / RECIPES).read_bytes())
+    assert found[0] == found[1]
+    table = read_table(tmp_path / "a" / RECIPES)
+    assert sum(row.births for row in table) == 2 * 7
+    # Each of the two generations has given away 7 / 2 of rewards, and the first is discounted.
+    assert sum(row.alpha - 1 for row in table if row.alpha) == pytest.approx(3.5 * (1 + 0.95))
+
+
+def test_operators_get_the_shared_ancestor_also_after_a_stop(tmp_path, config) -> None:
+    config = with_recipes(config, [{"operator": "task_arithmetic"}])
+    rows = run(tmp_path / "whole", config, Executor(unchanged))
+    children = [row for row in rows if row["operator"] == "task_arithmetic" and row["child"]]
+    assert [row["status"] for row in children] == ["ok"] * 14
+
+    stop = threading.Event()
+
+    def stop_in_generation_1(result: Result) -> Result:
+        if result.phase == "children":
+            stop.set()
+        return result
+
+    path = tmp_path / "stopped"
+    with RunDirectory.open(path, config) as directory, pytest.raises(RunInterruptedError):
+        evolve(directory, Executor(stop_in_generation_1), SilentProgress(), stop)
+    with RunDirectory.resume(path) as directory:
+        evolve(directory, Executor(unchanged), SilentProgress())
+    assert stable_bytes(path) == stable_bytes(tmp_path / "whole")
+    assert (path / RECIPES).read_bytes() == (tmp_path / "whole" / RECIPES).read_bytes()
 
 
 def test_batches_hold_one_phase_and_only_the_genomes_they_name(tmp_path, config) -> None:

@@ -27,12 +27,23 @@ teachers:
 states: {size: 512, episodes: 8}
 network: {hidden: [8, 8]}
 distillation: {students: 6, steps: 100, ancestor_steps: 100}
-finetune: {steps: 30}
+finetune: {steps: 30, inherit: [learning_rate]}
+finetune_presets:
+  short: {steps: 10}
 evolution:
-  {generations: 3, population: 4, children: 10, elites: 2, batch_size: 4, controls: 1}
+  generations: 3
+  population: 4
+  children: 10
+  elites: 2
+  batch_size: 4
+  controls: 1
+  draw: bandit
+  recipes: [{operator: [weighted, unit, layer], finetune: [default, short]}]
+  mutation: {adapt: 0.2}
 evaluation: {episodes: 8, holdout_episodes: 16, champion_candidates: 3}
 dispatch: {workers: 0}
 """
+NAMES = ("states.npz", "champion.safetensors", "champion.json", "recipes.csv")
 # The command as it is, on a disk that takes its time: so that a signal can be sent after one
 # certain line of the journal and not some time later.
 ON_A_SLOW_DISK = """
@@ -150,7 +161,7 @@ def outcome(run_directory: Path) -> dict[str, bytes]:
     files = [
         *sorted((run_directory / "genomes").iterdir()),
         *sorted((run_directory / "teachers").iterdir()),
-        *(run_directory / name for name in ("states.npz", "champion.safetensors", "champion.json")),
+        *(run_directory / name for name in NAMES),
     ]
     found = {str(file.relative_to(run_directory)): file.read_bytes() for file in files}
     return found | {"leaderboard.csv": stable_bytes(run_directory / "leaderboard.csv")}

@@ -140,7 +140,7 @@ def test_a_run_whose_files_were_not_written_yet_resumes_to_the_same_bytes(
     lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
     last = max(i for i, line in enumerate(lines) if b'"stage":"generation-1"' in line)
     (run / "journal.jsonl").write_bytes(b"".join(lines[:last]))
-    for name in ("champion.safetensors", "champion.json", "leaderboard.csv"):
+    for name in ("champion.safetensors", "champion.json", "leaderboard.csv", "recipes.csv"):
         (run / name).unlink()
     for number in (1, 2, 3):
         (run / f"genomes/gen-000{number}.safetensors").unlink()

@@ -20,7 +20,7 @@ from engine.cli.inspect import show, status
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError
 from engine.launch import launch
-from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY, pack_path
+from engine.layout import CONFIG, JOURNAL, LOCK, RECIPES, SUMMARY, pack_path
 from engine.progress import SilentProgress
 from engine.run_directory import RunDirectory
 from populations.errors import GenomeFileError, JournalError
@@ -156,6 +156,44 @@ def test_status_compares_operators_with_controls(run: Path) -> None:
             assert one["beat_parent"] == pytest.approx((deltas > 0).mean())
         else:
             assert (one["delta"], one["beat_parent"]) == (None, None)
+
+
+def test_status_tells_what_each_recipe_has_come_to(run: Path) -> None:
+    found, rows = status_of(run), table(run)
+    assert found["draw"] == "mix"
+    children = rows[rows["child"].notna() & (rows["kind"] == "child")]
+    assert [one["operator"] for one in found["by_recipe"]] == [
+        "weighted",
+        "unit",
+        "layer",
+        "random",
+    ]
+    assert sum(one["births"] for one in found["by_recipe"]) == len(children) == 16
+    for number, one in enumerate(found["by_recipe"]):
+        mine = children[children["operator"] == one["operator"]]  # there is one recipe of each
+        assert (one["recipe"], one["births"]) == (number, len(mine))
+        assert one["ok"] == (mine["status"] == "ok").sum()
+        deltas = mine["delta_vs_better_parent"].dropna()
+        assert one["best_improvement"] == deltas.max()
+        assert one["mean_improvement"] == pytest.approx(deltas.mean())
+        assert (one["alpha"], one["share"]) == (None, 0.25)
+    rewards = [one["mean_reward"] * one["births"] for one in found["by_recipe"]]
+    # The ranks of each generation's children have a mean of a half, as all of them were scored.
+    assert (children["status"] == "ok").all()
+    assert sum(rewards) == pytest.approx(16 / 2)
+
+
+def test_a_damaged_table_of_recipes_is_told(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    (path / RECIPES).write_text("recipe,operator\n1,unit\n")
+    with pytest.raises(RunDirectoryError, match=rf"{RECIPES} is damaged; delete it, and 'cultivar"):
+        invoke(status, path)
+    (path / RECIPES).unlink()
+    assert status_of(path)["by_recipe"] == []
+    config = load_config(path / CONFIG, ["dispatch.workers=0"])
+    launch(config, path, SilentProgress())  # of a finished run, it is written again
+    assert (path / RECIPES).read_bytes() == (run / RECIPES).read_bytes()
 
 
 def test_status_shows_champion_and_baselines(run: Path) -> None:
