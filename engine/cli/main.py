@@ -63,6 +63,7 @@ COMMANDS = {
     "show": "engine.cli.inspect",
     "presets": "engine.cli.settings",
     "settings": "engine.cli.settings",
+    "operators": "engine.cli.operators",
     "distill": "engine.cli.stages.distillation",
     "compare-distillation-modes": "engine.cli.stages.distillation",
     "validate-distillation": "engine.cli.stages.distillation_validation",
