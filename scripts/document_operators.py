@@ -1,4 +1,4 @@
-"""Write the catalogue in docs/operators.md from the registered operators, or check it.
+"""Write the catalogue in docs/operators.md from the built-in operators, or check it.
 
 python scripts/document_operators.py --check
 """
@@ -6,47 +6,27 @@ python scripts/document_operators.py --check
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
-from strategies import Registry, crossovers, mutations, selections
+from engine.operator_list import BUILT_IN, KINDS, OperatorFacts, list_operators
 
 PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
 BEGIN = "<!-- catalogue: written by scripts/document_operators.py -->\n"
 END = "<!-- catalogue: end -->\n"
-TITLES = ("Crossovers", "Mutations", "Selections")
-SENTENCE_END = re.compile(r"(?<=[\w)\"'`])\. (?=[A-Z])")  # not that of "et al. 2022"
-SOURCE = re.compile(r"^Sources?:\s*(?P<text>.*?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
+SENTENCE_END = re.compile(r"(?<=[\w)\"'])\. (?=[A-Z])")  # not that of "et al. 2022"
 
 
 def catalogue() -> str:
     """Return a table per kind of operator."""
-    registries: tuple[Registry[Any], ...] = (crossovers, mutations, selections)
-    return "".join(
-        f"\n### {title}\n\n{table(registry)}"
-        for title, registry in zip(TITLES, registries, strict=True)
-    )
+    return "".join(f"\n### {kind.title()}s\n\n{table(kind)}" for kind in KINDS)
 
 
-def table(registry: Registry[Any]) -> str:
+def table(kind: str) -> str:
     """Return the table of the built-in operators of one kind."""
-    classes = [registry.get(name) for name in registry.available()]
     # Whoever writes the page may have plug-ins installed.
-    built_in = [cls for cls in classes if cls.__module__.startswith("strategies.")]
-    rows = [
-        {
-            "Name": f"`{cls.name}`",
-            "What it does": summary(cls),
-            "Parents": parents(cls),
-            "Needs": needs(cls),
-            "Parameters": parameters(cls),
-            "Source": source(cls),
-        }
-        for cls in built_in
-    ]
+    rows = [cells(facts) for facts in list_operators(kind)[0] if facts.origin == BUILT_IN]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
     return "".join(
@@ -54,48 +34,21 @@ def table(registry: Registry[Any]) -> str:
     )
 
 
-def summary(cls: type[Any]) -> str:
-    """Return the first sentence of the docstring."""
-    return plain(inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0])
-
-
-def parents(cls: type[Any]) -> str:
-    """Return how many parents a crossover takes."""
-    if "n_parents" in inspect.signature(cls).parameters:
-        return "2 or more"
-    return str(getattr(cls, "n_parents", ""))
-
-
-def needs(cls: type[Any]) -> str:
-    """Return what it reads besides weights."""
-    told = [f"`{need}`" for need in getattr(cls, "needs", ())]
-    told += [] if getattr(cls, "same_widths", True) else ["widths may differ"]
-    return ", ".join(told)
-
-
-def parameters(cls: type[Any]) -> str:
-    """Return the constructor arguments with their defaults."""
-    found = inspect.signature(cls).parameters.values()
-    told = [
-        each.name if each.default is each.empty else f"{each.name}={each.default!r}"
-        for each in found
-    ]
-    return ", ".join(f"`{each}`" for each in told)
-
-
-def source(cls: type[Any]) -> str:
-    """Return where it comes from, as its docstring says; a control comes from nowhere.
-
-    What follows the first sentence is how we differ.
-    """
-    found = SOURCE.search(inspect.cleandoc(cls.__doc__ or ""))
-    return "" if found is None else SENTENCE_END.split(plain(found["text"]))[0].removesuffix(".")
-
-
-def plain(text: str) -> str:
-    """Return text of a docstring as one line of Markdown."""
-    linked = re.sub(r":(?:class|meth|func|attr):`~?([^`]+)`", r"`\1`", " ".join(text.split()))
-    return linked.replace("``", "`")
+def cells(facts: OperatorFacts) -> dict[str, str]:
+    """Return what the table says of one operator, by column."""
+    needs = [f"`{need}`" for need in facts.needs]
+    if facts.kind == "crossover" and not facts.same_widths:
+        needs.append("widths may differ")
+    n_parents = "" if facts.n_parents is None else str(facts.n_parents)
+    return {
+        "Name": f"`{facts.name}`",
+        "What it does": facts.summary,
+        "Parents": "2 or more" if facts.any_number else n_parents,
+        "Needs": ", ".join(needs),
+        "Parameters": ", ".join(f"`{each.text}`" for each in facts.parameters),
+        # What follows the first sentence is how we differ.
+        "Source": SENTENCE_END.split(facts.source)[0].removesuffix("."),
+    }
 
 
 def page(text: str) -> str:

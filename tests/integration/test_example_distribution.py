@@ -82,11 +82,15 @@ def test_its_own_tests_pass(copy, site) -> None:
     assert re.search(r"^\d+ passed", said, re.MULTILINE)
 
 
-def test_both_operators_are_shown_by_name(site) -> None:
+def test_both_operators_are_shown_and_checked_by_name(site) -> None:
     code, said = cultivar("operators", "show", "busier", found=site)
     assert code == 0, said
     assert "sharpness" in said
     assert "activations" in said
+    for name in ("busier", "sign_flip"):
+        code, said = cultivar("operators", "check", name, found=site)
+        assert code == 0, said
+        assert re.search(r"^all \d+ checks passed$", said, re.MULTILINE)
     code, said = cultivar("operators", found=site)
     assert code == 0, said
     assert {"busier", "sign_flip", "weighted"} <= set(said.split())
@@ -146,6 +150,7 @@ def test_the_readme_has_the_commands_that_are_tested_here() -> None:
         "pip install .",
         "pytest tests",
         "cultivar operators show busier",
+        "cultivar operators check busier",
         "cultivar evolve cartpole --operator busier --set evolution.mutation.name=sign_flip",
     ]
     for link in re.findall(r"\]\((\.\./[^)]+)\)", text):

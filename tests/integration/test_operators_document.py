@@ -49,7 +49,8 @@ def after(command: str) -> Callable[[Check], Check]:
 
 @after("cultivar operators check stroll.py:StrollCrossover")
 def the_example_keeps_the_contract(folder: Path, out: str) -> None:
-    assert "stroll" in out
+    assert "crossover stroll.py:StrollCrossover" in out
+    assert re.search(r"^all \d+ checks passed$", out, re.MULTILINE)
 
 
 @after(
@@ -79,6 +80,13 @@ def the_example_is_a_package(folder: Path, out: str) -> None:
 def the_package_is_found_by_name(folder: Path, out: str) -> None:
     assert "Walk from the first parent towards the second" in out
     assert "reach" in out
+
+
+@after("cultivar operators check drift.py")
+def mutation_and_selection_keep_theirs(folder: Path, out: str) -> None:
+    assert "mutation drift.py:DriftMutation" in out
+    assert "selection drift.py:NeighborsSelection" in out
+    assert len(re.findall(r"^all \d+ checks passed$", out, re.MULTILINE)) == 2
 
 
 @after(
