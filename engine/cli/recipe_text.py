@@ -33,7 +33,7 @@ def print_recipes(console: Console, draw: str, recipes: Sequence[RecipeRow]) -> 
     ranked = sorted(recipes, key=_rank, reverse=True)
     click.echo()
     click.echo(f"{len(recipes)} recipes, {DRAWN[draw]}")
-    print_columns(console, _columns(ranked[:LINES], recipes))
+    print_columns(console, _columns(draw, ranked[:LINES], recipes))
     if len(recipes) > LINES:
         click.echo(f"{LINES} of {len(recipes)} recipes; {RECIPES} has all", err=True)
 
@@ -49,7 +49,9 @@ def _rank(recipe: RecipeRow) -> float:
     return 0.5 if reward is None else reward
 
 
-def _columns(shown: Sequence[RecipeRow], recipes: Sequence[RecipeRow]) -> list[TextColumn]:
+def _columns(
+    draw: str, shown: Sequence[RecipeRow], recipes: Sequence[RecipeRow]
+) -> list[TextColumn]:
     gains = [
         value
         for recipe in shown
@@ -57,7 +59,7 @@ def _columns(shown: Sequence[RecipeRow], recipes: Sequence[RecipeRow]) -> list[T
         if value is not None
     ]
     decimals = decimals_for(gains)
-    shares = [f"{recipe.share:.0%}" for recipe in shown]
+    chances = TextColumn("chance", [f"{r.share:.0%}" for r in shown], is_number=True, keep=90)
     return [
         counts("#", [recipe.recipe for recipe in shown]),
         TextColumn("operator", [recipe.operator for recipe in shown], keep=KEEP_ALWAYS),
@@ -70,7 +72,7 @@ def _columns(shown: Sequence[RecipeRow], recipes: Sequence[RecipeRow]) -> list[T
         numbers("vs parent", [r.mean_improvement for r in shown], decimals, sign="+"),
         numbers("best", [r.best_improvement for r in shown], decimals, sign="+", keep=50),
         numbers("reward", [_reward(recipe) for recipe in shown], 2, keep=80),
-        TextColumn("chance", shares, is_number=True, keep=90),
+        *([] if draw == "grid" else [chances]),  # in which all are equal
     ]
 
 
