@@ -47,9 +47,10 @@ class Broken(Mean):
 
 @pytest.fixture(autouse=True)
 def _undo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep what a test loads from the other tests."""
+    """Start with the built-in operators, and keep what a test loads from the other tests."""
     for registry in (crossovers, mutations, selections):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+        classes = {n: c for n, c in registry._classes.items() if c.__module__.startswith("strateg")}
+        monkeypatch.setattr(registry, "_classes", classes)
         monkeypatch.setattr(registry, "_entry_points", {})
     monkeypatch.setattr(plugins, "_loaded", {})
     before = set(sys.modules)
