@@ -190,9 +190,9 @@ def new_array_faults(trials: Trials) -> Iterator[Fault]:
 
 def _shared(trial: Trial, sibling: Trial) -> Fault | None:
     where = trial.where
-    mine = list(trial.tensors.items())
+    mine, everything = list(trial.tensors.items()), list(_arrays(trial.case.given))
     for index, (name, tensor) in enumerate(mine):
-        for path, given in _arrays(trial.case.given):
+        for path, given in everything:
             if np.shares_memory(tensor, given):
                 mend = "return a copy of what is taken over unchanged"
                 return Fault(f"returns {name} as memory of {path}", mend, where)

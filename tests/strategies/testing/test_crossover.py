@@ -14,6 +14,7 @@ from strategies.crossover import CloneCrossover, WeightedCrossover
 from strategies.errors import ConformanceError
 from strategies.operator import CrossoverOperator, Family
 from strategies.testing import SPECS, check_crossover_operator, examine_crossover
+from strategies.testing.report import raise_failed
 
 
 class Copy(CrossoverOperator):
@@ -372,9 +373,10 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
 def test_each_fault_is_found_and_explained(
     operator: CrossoverOperator, checks: list[str], message: str
 ) -> None:
-    assert failed_checks(operator) == checks
+    outcomes = examine_crossover(operator)
+    assert [outcome.check for outcome in outcomes if outcome.failed] == checks
     with pytest.raises(ConformanceError, match=f"(?s){message}"):
-        check_crossover_operator(operator)
+        raise_failed("crossover", operator, outcomes)
 
 
 def test_one_failed_check_is_one_sentence_that_says_what_was_given() -> None:

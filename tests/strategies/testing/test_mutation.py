@@ -9,6 +9,7 @@ from populations.network import NetworkSpec
 from strategies.errors import ConformanceError
 from strategies.mutation import GaussianMutation, Mutation, Newborn
 from strategies.testing import check_mutation, examine_mutation
+from strategies.testing.report import raise_failed
 
 
 class Shift(Mutation):
@@ -135,10 +136,6 @@ class RefusesZero(Shift):
         super().__init__(scale)
 
 
-def failed_checks(mutation: Mutation) -> list[str]:
-    return [outcome.check for outcome in examine_mutation(mutation) if outcome.failed]
-
-
 @pytest.mark.parametrize("mutation", [Shift(), NoStep(), UsesStates(), GaussianMutation(0.2, 0.5)])
 def test_correct_mutations_pass(mutation: Mutation) -> None:
     check_mutation(mutation)
@@ -169,9 +166,10 @@ def test_correct_mutations_pass(mutation: Mutation) -> None:
 def test_each_fault_is_found_and_explained(
     mutation: Mutation, checks: list[str], message: str
 ) -> None:
-    assert failed_checks(mutation) == checks
+    outcomes = examine_mutation(mutation)
+    assert [outcome.check for outcome in outcomes if outcome.failed] == checks
     with pytest.raises(ConformanceError, match=f"(?s)^mutation '.*{message}"):
-        check_mutation(mutation)
+        raise_failed("mutation", mutation, outcomes)
 
 
 def test_a_mutation_without_step_size_is_not_asked_for_another() -> None:

@@ -9,6 +9,7 @@ import pytest
 from strategies.errors import ConformanceError
 from strategies.selection import Selection, TruncationSelection, fittest_first
 from strategies.testing import check_selection, examine_selection
+from strategies.testing.report import raise_failed
 
 
 class Best(Selection):
@@ -120,10 +121,6 @@ class Hides(Best):
         self._share = share
 
 
-def failed_checks(selection: Selection) -> list[str]:
-    return [outcome.check for outcome in examine_selection(selection) if outcome.failed]
-
-
 @pytest.mark.parametrize("selection", [Best(), Own(), TruncationSelection(share=0.1)])
 def test_correct_selections_pass(selection: Selection) -> None:
     check_selection(selection)
@@ -153,6 +150,7 @@ def test_correct_selections_pass(selection: Selection) -> None:
 def test_each_fault_is_found_and_explained(
     selection: Selection, checks: list[str], message: str
 ) -> None:
-    assert failed_checks(selection) == checks
+    outcomes = examine_selection(selection)
+    assert [outcome.check for outcome in outcomes if outcome.failed] == checks
     with pytest.raises(ConformanceError, match=f"(?s)^selection '.*{message}"):
-        check_selection(selection)
+        raise_failed("selection", selection, outcomes)
