@@ -19,6 +19,8 @@ REFERENCES = {
     "random": ("fresh", "after"),
 }
 """What children are compared with: an operator without alignment, and its version."""
+SHARES = ("agreement_parent", "agreement_teacher", "above_parent")
+"""Columns of which the mean alone is told."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``CELL`` and ``children``, ``failed``; ``mean``, ``low``, ``high`` of the return, and the
         same of ``vs_better_parent``, ``vs_clone`` and ``vs_random`` (both fine-tuned), each the
-        mean over seeds of child minus control of the same pair; mean agreements.
+        mean over seeds of child minus control of the same pair; mean agreements, and
+        ``above_parent``, the share that returned more than the better parent.
     """
     rows = rows.copy()
     for name, (operator, version) in REFERENCES.items():
@@ -80,6 +83,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
         control = chosen.set_index(UNIT)["mean_return"].rename("control")
         joined = rows.join(control, on=UNIT)
         rows[f"vs_{name}"] = joined["mean_return"] - joined["control"]
+    rows["above_parent"] = rows["vs_better_parent"] > 0
     summaries = []
     for cell, members in rows.groupby(CELL, sort=False):
         there = members[members["mean_return"].notna()]
@@ -92,7 +96,7 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
             groups = [group.to_numpy() for _, group in there.groupby("seed")[column]]
             interval = bootstrap(groups) if groups else Interval(*[float("nan")] * 3)
             summary |= {f"{prefix}{end}": getattr(interval, end) for end in ("mean", "low", "high")}
-        for column in ("agreement_parent", "agreement_teacher"):
+        for column in SHARES:
             summary[column] = there.groupby("seed")[column].mean().mean()
         summaries.append(summary)
     return pd.DataFrame(summaries)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from tables import section
 
+from operator_comparison.intervals import SHARES
 from operator_comparison.tasks import CONTROLS
 
 BEGIN = "<!-- operators: written by make compare-operators -->"
@@ -41,7 +42,7 @@ def markdown(summary: pd.DataFrame) -> str:
         mine = summary[summary["task"] == task]
         operators = _operators(mine)
         parts += [_returns(task, mine, operators, version) for version in TITLES]
-        parts += [_differences(task, mine, operators), _agreements(task, mine, operators)]
+        parts += [_differences(task, mine, operators), _shares(task, mine, operators)]
     failed = summary[summary["failed"] > 0]
     if len(failed):
         names = ", ".join(f"`{name}`" for name in sorted(set(failed["operator"])))
@@ -99,21 +100,20 @@ def _differences(task: str, rows: pd.DataFrame, operators: list[str]) -> str:
     return section(f"{task}: differences of the same pair", "", header, lines)
 
 
-def _agreements(task: str, rows: pd.DataFrame, operators: list[str]) -> str:
+def _shares(task: str, rows: pd.DataFrame, operators: list[str]) -> str:
     lines = []
     for operator in [*CONTROLS[::-1], *operators]:
         cells = []
         for column in MAIN:
             regime, align = COLUMNS[column]
             align = "none" if operator in CONTROLS else align
-            for whom in ("agreement_parent", "agreement_teacher"):
-                pair = [_find(rows, operator, regime, align, version) for version in TITLES]
-                shares = [f"{100 * each[whom]:.0f}" for each in pair if each is not None]
-                cells.append(" → ".join(shares))
+            versions = [_find(rows, operator, regime, align, version) for version in TITLES]
+            there = [cell for cell in versions if cell is not None]
+            cells += [" → ".join(f"{100 * cell[share]:.0f}" for cell in there) for share in SHARES]
         lines.append((_name(operator, "before"), *cells))
-    header = ("", *(f"{who}: {column}" for column in MAIN for who in ("parent", "teacher")))
-    title = f"{task}: agreement in %, before → after fine-tuning"
-    return section(title, "", header, lines)
+    heads = ("agrees with parent", "with best teacher", "above better parent")
+    header = ("", *(f"{head}: {column}" for column in MAIN for head in heads))
+    return section(f"{task}: shares in %, before → after fine-tuning", "", header, lines)
 
 
 def _find(

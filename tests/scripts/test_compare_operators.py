@@ -154,6 +154,7 @@ def test_differences_are_those_of_the_same_pair() -> None:
     assert unit["vs_clone_mean"] == ((1 + 1) / 2 + 1) / 2
     assert unit["vs_better_parent_mean"] == ((3 + 0) / 2 - 5) / 2
     assert (unit["vs_clone_low"], unit["vs_clone_high"]) == (1, 1)
+    assert unit["above_parent"] == (1 / 2 + 0) / 2
 
 
 def test_what_could_not_be_made_is_counted_and_left_out() -> None:
