@@ -31,11 +31,13 @@ check: $(STAMP) ## Check style, types and the direction of imports
 
 bench: $(STAMP) ## Measure one generation
 	$(BIN)/python scripts/benchmark_generation.py
+	$(BIN)/python scripts/benchmark_operators.py
 
 reproduce: $(STAMP) ## Measure the tables of the documented pipeline again
 	$(BIN)/python scripts/reproduce_pipeline.py
 
-compare-operators: $(STAMP) ## Compare all crossover operators, which takes COMPARE_TIME
+compare-operators: $(STAMP) ## Compare all crossover operators: an hour of two cores
+	$(PIP_INSTALL) -e ".[box2d,plots]"
 	$(BIN)/python scripts/compare_operators.py --page docs/operator-comparison.md
 
 docs: $(STAMP) ## Write the pages that are generated from the code

@@ -29,6 +29,13 @@ from populations.plans import ChildPlan, EvaluationPlan, Plan, Result
 from populations.population import Record
 
 
+ADVICE = {  # by phase and what became of all
+    ("children", "failed"): ". 'cultivar operators check' tells what is wrong with an operator",
+    ("students", "rejected"): ". Better teachers (teachers.training.steps) or longer training "
+    "(distillation.steps) may help",
+}
+
+
 class ExtinctionError(CultivarError):
     """Not one birth of a generation succeeded."""
 
@@ -251,10 +258,10 @@ class _Run:
     def _refuse_extinction(plans: Sequence[Plan], results: Sequence[Result]) -> None:
         """Stop where nothing of a stage succeeded: going on would only burn time."""
         if plans and all(result.status != "ok" for result in results):
+            advice = ADVICE.get((plans[0].phase, results[0].status), "")
             raise ExtinctionError(
                 f"all {len(plans)} {plans[0].phase} of generation {plans[0].generation} were "
-                f"{results[0].status}; the first one because: {results[0].reason}. Better teachers "
-                "(teachers.training.steps) or longer training (distillation.steps) may help"
+                f"{results[0].status}; the first one because: {results[0].reason}{advice}"
             )
 
     def _report_failures(self, births: Sequence[ChildPlan], results: Sequence[Result]) -> None:

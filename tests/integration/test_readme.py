@@ -30,6 +30,7 @@ from safetensors.torch import load_file
 
 from populations.leaderboard import load_leaderboard, stable_bytes
 from populations.storage import load_genome, load_pack
+from strategies.crossover import crossovers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -142,6 +143,46 @@ def a_run_on_a_cluster_writes_the_same_leaderboard(folder: Path, out: str) -> No
     assert leaderboard_bytes(folder / "runs/cluster") == leaderboard_bytes(
         folder / "runs/cartpole-0"
     )
+
+
+@after("cultivar operators")
+def all_operators_are_listed(folder: Path, out: str) -> None:
+    listed = {line.split()[0] for line in out.splitlines() if line and not line.startswith(" ")}
+    assert set(crossovers.available()) <= listed
+    assert {"gaussian", "tournament"} <= listed
+
+
+@after("cultivar operators show ties")
+def one_operator_is_explained(folder: Path, out: str) -> None:
+    assert "arXiv:2306.01708" in out
+    assert "density" in out
+    assert "ancestor" in out
+
+
+@after(
+    "cultivar evolve cartpole --run-dir runs/bandit --set evolution.draw=bandit "
+    "--set 'evolution.recipes=[{operator: [weighted, unit, layer, ties], align: [auto, none]}]'"
+)
+def a_bandit_draws_the_recipes(folder: Path, out: str) -> None:
+    champion_of(folder / "runs/bandit", out)
+    frame = load_leaderboard([folder / "runs/bandit"])
+    bred = frame[frame["kind"] == "child"]
+    drawn = bred.groupby(["operator", "align"]).size()
+    assert len(drawn) == 8
+    assert drawn.sum() == 640
+    assert (bred["status"] == "ok").mean() > 0.9
+
+
+@after("cultivar status runs/bandit")
+def the_status_shows_what_each_recipe_has_come_to(folder: Path, out: str) -> None:
+    assert "8 recipes, drawn by a bandit" in out
+    assert len(re.findall(r"^\d +\w+ +(?:auto|none) +\d+ ", out, re.MULTILINE)) == 8
+
+
+@after("cultivar operators check blend.py:BlendCrossover")
+def an_operator_of_a_file_is_checked(folder: Path, out: str) -> None:
+    assert "read-only" in out
+    assert "all 17 checks passed" in out
 
 
 @after("cultivar evolve cartpole --run-dir runs/blend --plugin blend.py --operator blend")

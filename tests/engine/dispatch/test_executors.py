@@ -179,10 +179,13 @@ def test_one_plan_that_the_whole_batch_chokes_on_fails_alone(
 def test_an_operator_that_exits_ends_its_child_and_not_the_run(
     make_executor, context, make_plan, clean, tmp_path
 ) -> None:
-    log = tmp_path / "log"
-    bad = {"operator": Troubled(log, "sys.exit")}
-    executor = make_executor(DispatchConfig(attempts=1))
-    check_isolation(executor, context, make_plan, clean, bad, log, 2, 1, "")
+    bad = Troubled(tmp_path / "log", "sys.exit")
+    batch = Batch.of([make_plan(0), make_plan(1, bad)], {})
+    results = run(make_executor(DispatchConfig()), context, [batch])
+    assert results[1].status == "failed"
+    assert results[1].reason.startswith("troubled: SystemExit")
+    assert (tmp_path / "log").stat().st_size == 1  # not tried again
+    assert_same_birth(results[0], clean[0])
 
 
 def test_an_operator_that_runs_out_of_memory_is_not_tried_again(
