@@ -28,7 +28,6 @@ from populations.manager import PopulationManager, Sizes
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result
 from populations.population import Record
 
-
 ADVICE = {  # by phase and what became of all
     ("children", "failed"): ". 'cultivar operators check' tells what is wrong with an operator",
     ("students", "rejected"): ". Better teachers (teachers.training.steps) or longer training "
