@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,19 +52,28 @@ def bootstrap(groups: list[NDArray[np.float64]], resamples: int = RESAMPLES) -> 
     """
     if not groups or any(len(group) == 0 for group in groups):
         raise ValueError("expected at least one group, and a value in each")
-    rng = np.random.default_rng(0)
-    sizes = np.array([len(group) for group in groups])
-    padded = np.zeros((len(groups), sizes.max()))
+    sizes = tuple(len(group) for group in groups)
+    padded = np.zeros((len(groups), max(sizes)))
     for row, group in zip(padded, groups, strict=True):
         row[: len(group)] = group
-    drawn = rng.integers(len(groups), size=(resamples, len(groups)))
-    places = rng.random((resamples, len(groups), sizes.max()))
-    columns = (places * sizes[drawn][:, :, None]).astype(np.intp)
-    values = padded[drawn[:, :, None], columns]  # (resamples, groups, largest size)
-    counted = np.arange(sizes.max()) < sizes[drawn][:, :, None]
-    means = (values * counted).sum(axis=2) / sizes[drawn]
-    low, high = np.quantile(means.mean(axis=1), [0.025, 0.975])
+    rows, columns, drawn = _draws(sizes, resamples)
+    values = padded[rows, columns] * (np.arange(max(sizes)) < drawn)
+    means = values.sum(axis=2, keepdims=True) / drawn
+    low, high = np.quantile(means.mean(axis=(1, 2)), [0.025, 0.975])
     return Interval(float(np.mean([group.mean() for group in groups])), float(low), float(high))
+
+
+@cache
+def _draws(sizes: tuple[int, ...], resamples: int) -> tuple[NDArray[Any], ...]:
+    """Return rows and columns of what is drawn, and how many of each row there are to be.
+
+    Columns are ``(resamples, groups, largest size)``, the others ``(resamples, groups, 1)``.
+    """
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(sizes), size=(resamples, len(sizes), 1))
+    drawn = np.array(sizes)[rows]
+    columns = (rng.random((resamples, len(sizes), max(sizes))) * drawn).astype(np.intp)
+    return rows, columns, drawn
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:

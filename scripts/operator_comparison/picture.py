@@ -16,6 +16,7 @@ STYLES = {
     ("none", "after"): {"color": "#e9b8a9", "marker": "s"},
     ("activations", "after"): {"color": "#9fd1cb", "marker": "s"},
 }
+SHOWN = {"fresh": "random network"}
 LABELS = {"none": "not aligned", "activations": "aligned"}
 OFFSETS = dict(zip(STYLES, (0.27, 0.09, -0.09, -0.27), strict=True))
 
@@ -43,7 +44,7 @@ def draw(summary: pd.DataFrame, file: Path) -> None:
             mine = summary[(summary["task"] == task) & (summary["regime"] == regime)]
             _panel(panel, mine, names)
             panel.set_title(f"{task}, {_regime(regime)}", fontsize=10, loc="left")
-        line[0].set_yticks(range(len(names)), names, fontsize=8)
+        line[0].set_yticks(range(len(names)), [SHOWN.get(n, n) for n in names], fontsize=8)
     axes[-1][0].set_xlabel("mean return")
     axes[-1][-1].set_xlabel("mean return")
     handles, labels = axes[0][0].get_legend_handles_labels()
