@@ -8,25 +8,21 @@ of AgentFarm that is not accepted, and one that differs without a reason, is an 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from pages import DOCS, between, write_or_check
 
 from engine.cli.main import cli
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "pipeline.md"
+COMMAND = "scripts/document_flags.py"
 FACTS = DOCS / "pipeline-flags.yaml"
-BEGIN = "<!-- flags: written by scripts/document_flags.py -->\n"
-END = "<!-- flags: end -->\n"
 HEADER = "| Flag | AgentFarm | Here | Why |\n|---|---|---|---|\n"
 NONE = "none"
 STATED = re.compile(r"\s*\[?default: (?P<value>[^\]]+?)\.?\]?$")
@@ -157,35 +153,12 @@ def rows(flags: list[tuple[Flag, str]]) -> list[str]:
 
 
 def page(text: str) -> str:
-    """Return the page with the tables in it.
-
-    Raises:
-        SystemExit: The page has no place for them.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{PAGE.name} needs the lines {BEGIN.strip()} and {END.strip()}")
+    """Return the page with the tables in it."""
     facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     shared = facts.pop("shared")
     tables = [section(name, about, shared) for name, about in facts.items()]
-    return before + begin + "".join(tables) + "\n" + end + after
-
-
-def main() -> int:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    is_check = parser.parse_args().check
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old)
-    if is_check and new != old:
-        print(f"{PAGE.name} is out of date: run python scripts/document_flags.py")
-        return 1
-    if not is_check:
-        PAGE.write_text(new, encoding="utf-8")
-    return 0
+    return between(text, "flags", COMMAND, "".join(tables) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(DOCS / "pipeline.md", f"python {COMMAND}", page))

@@ -5,16 +5,14 @@ python scripts/document_operators.py --check
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
-from pathlib import Path
+
+from pages import DOCS, between, write_or_check
 
 from engine.operator_list import BUILT_IN, KINDS, OperatorFacts, list_operators
 
-PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
-BEGIN = "<!-- catalogue: written by scripts/document_operators.py -->\n"
-END = "<!-- catalogue: end -->\n"
+COMMAND = "scripts/document_operators.py"
 SENTENCE_END = re.compile(r"(?<=[\w)\"'])\. (?=[A-Z])")  # not that of "et al. 2022"
 
 
@@ -52,32 +50,9 @@ def cells(facts: OperatorFacts) -> dict[str, str]:
 
 
 def page(text: str) -> str:
-    """Return the page with the catalogue in it.
-
-    Raises:
-        SystemExit: The page has no place for it.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{PAGE.name} needs the lines {BEGIN.strip()} and {END.strip()}")
-    return before + begin + catalogue() + "\n" + end + after
-
-
-def main() -> int:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    is_check = parser.parse_args().check
-    old = PAGE.read_text(encoding="utf-8")
-    new = page(old)
-    if is_check and new != old:
-        print(f"{PAGE.name} is out of date: run python scripts/document_operators.py")
-        return 1
-    if not is_check:
-        PAGE.write_text(new, encoding="utf-8")
-    return 0
+    """Return the page with the catalogue in it."""
+    return between(text, "catalogue", COMMAND, catalogue() + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(DOCS / "operators.md", f"python {COMMAND}", page))

@@ -5,13 +5,12 @@ python scripts/document_settings.py --check
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+
+from pages import DOCS, write_or_check
 
 from engine.config_file import Setting, describe_settings, preset_names
 
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """# Configuration
 
 A configuration file is YAML and holds only what differs from the defaults below. An unknown or
@@ -73,18 +72,9 @@ def row(setting: Setting) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def main() -> int:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    if not parser.parse_args().check:
-        PAGE.write_text(page(), encoding="utf-8")
-        return 0
-    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != page():
-        print(f"{PAGE.name} is out of date: run python scripts/document_settings.py")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        write_or_check(
+            DOCS / "configuration.md", "python scripts/document_settings.py", lambda _: page()
+        )
+    )
