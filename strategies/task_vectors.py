@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import Weights
+from populations.network import NetworkSpec, Weights
 from strategies.checks import limits, whole_number
+from strategies.flat import Vector, flatten, unflatten
 from strategies.operator import CrossoverOperator, Family
 
 Shares = Literal["equal", "random"]
-Vector = NDArray[np.float64]
-"""One tensor of a task vector, in the shape of the tensor."""
+Vectors = NDArray[np.float64]
+"""The task vectors of several parents, ``(n_parents, n_parameters)``."""
 
 
 class TaskVectorCrossover(CrossoverOperator):
     """Base of the operators that add merged task vectors to the ancestor.
 
-    ``child = ancestor + scale * merge(parent_1 - ancestor, ..., parent_n - ancestor)``, tensor by
-    tensor, for weights, biases and LayerNorm alike. ``scale`` is drawn evenly from ``[low, high]``,
+    ``child = ancestor + scale * merge(parent_1 - ancestor, ..., parent_n - ancestor)``, for
+    weights, biases and LayerNorm alike. ``scale`` is drawn evenly from ``[low, high]``,
     once per child. A subclass says what ``merge`` is.
 
     Not idempotent: with another ``scale`` than 1, identical parents are left or passed, too.
@@ -52,51 +52,44 @@ class TaskVectorCrossover(CrossoverOperator):
         """Return one child; see :class:`CrossoverOperator`."""
         scale = rng.uniform(self.low, self.high)
         shares = self._draw_shares(rng)
-        child = {}
-        for name in parents.spec.shapes:
-            ancestor = parents.ancestor[name].astype(np.float64)
-            vectors = [parent[name] - ancestor for parent in parents]
-            merged = self._merge(vectors, shares, rng)
-            child[name] = (ancestor + scale * merged).astype(np.float32)
-        return child
+        spec = parents.spec
+        ancestor = flatten(spec, parents.ancestor)
+        vectors = np.stack([flatten(spec, parent) for parent in parents]) - ancestor
+        return unflatten(spec, ancestor + scale * self._merge(spec, vectors, shares, rng))
 
     @abstractmethod
     def _merge(
-        self, vectors: Sequence[Vector], shares: Sequence[float], rng: np.random.Generator
+        self, spec: NetworkSpec, vectors: Vectors, shares: Vector, rng: np.random.Generator
     ) -> Vector:
-        """Return one tensor of the merged task vector.
+        """Return the merged task vector, ``(n_parameters,)``.
 
         Args:
-            vectors: The tensor of each parent's task vector.
-            shares: How much each parent counts; they sum to one.
+            spec: Architecture of the parents.
+            vectors: Task vectors of the parents.
+            shares: How much each parent counts, ``(n_parents,)``; they sum to one.
             rng: Random stream of this child.
         """
 
-    def _draw_shares(self, rng: np.random.Generator) -> list[float]:
+    def _draw_shares(self, rng: np.random.Generator) -> Vector:
         if self.shares == "random":
-            return list(rng.dirichlet(np.ones(self.n_parents)))
-        return [1 / self.n_parents] * self.n_parents
+            return rng.dirichlet(np.ones(self.n_parents))
+        return np.full(self.n_parents, 1 / self.n_parents)
 
 
-def average(vectors: Sequence[Vector], shares: Sequence[float]) -> Vector:
+def average(vectors: Vectors, shares: Vector) -> Vector:
     """Return ``sum_i shares_i * vectors_i``; the shares sum to one."""
-    total = np.zeros_like(vectors[0])
-    for vector, share in zip(vectors, shares, strict=True):
-        total += share * vector
+    total: Vector = (shares[:, None] * vectors).sum(axis=0)
     return total
 
 
-def elected_average(vectors: Sequence[Vector], shares: Sequence[float]) -> Vector:
+def elected_average(vectors: Vectors, shares: Vector) -> Vector:
     """Return the average of those entries that have the sign which most of the mass has.
 
     The sign of an entry is that of its average over all vectors; the result is the average, by
     share, over the vectors whose entry has this sign. An entry whose average is 0 stays 0.
     """
-    elected = np.sign(average(vectors, shares))
-    total, mass = np.zeros_like(elected), np.zeros_like(elected)
-    for vector, share in zip(vectors, shares, strict=True):
-        agrees = np.sign(vector) == elected
-        total += share * np.where(agrees, vector, 0.0)
-        mass += share * agrees
+    agrees = np.sign(vectors) == np.sign(average(vectors, shares))
+    total = average(vectors * agrees, shares)
+    mass = average(agrees, shares)
     merged: Vector = np.divide(total, mass, out=np.zeros_like(total), where=mass > 0)
     return merged

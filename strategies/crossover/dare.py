@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from populations.network import NetworkSpec
 from strategies.checks import number
+from strategies.flat import Vector
 from strategies.registry import crossovers
 from strategies.task_vectors import (
     Shares,
     TaskVectorCrossover,
-    Vector,
+    Vectors,
     average,
     elected_average,
 )
@@ -73,11 +73,8 @@ class DareCrossover(TaskVectorCrossover):
         self.elect = elect
 
     def _merge(
-        self, vectors: Sequence[Vector], shares: Sequence[float], rng: np.random.Generator
+        self, spec: NetworkSpec, vectors: Vectors, shares: Vector, rng: np.random.Generator
     ) -> Vector:
         keep_rate = 1 - self.drop_rate
-        sparse = [
-            np.where(rng.random(vector.shape) < keep_rate, vector / keep_rate, 0.0)
-            for vector in vectors
-        ]
+        sparse = np.where(rng.random(vectors.shape) < keep_rate, vectors / keep_rate, 0.0)
         return elected_average(sparse, shares) if self.elect else average(sparse, shares)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import number
+from strategies.flat import flatten, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 
@@ -42,13 +42,8 @@ class DifferentialCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        base, plus, minus = parents
-        n = parents.spec.n_parameters
-        is_moved = rng.random(n) < self.rate  # in the order of the file
-        is_moved[rng.integers(n)] = True
-        child: dict[str, NDArray[np.float32]] = {}
-        for name in parents.spec.shapes:
-            here, is_moved = np.split(is_moved, [base[name].size])
-            moved = base[name] + self.factor * (plus[name] - minus[name])
-            child[name] = np.where(here.reshape(moved.shape), moved, base[name])
-        return child
+        base, plus, minus = (flatten(parents.spec, each) for each in parents)
+        is_moved = rng.random(base.size) < self.rate
+        is_moved[rng.integers(base.size)] = True
+        moved = base + self.factor * (plus - minus)
+        return unflatten(parents.spec, np.where(is_moved, moved, base))

@@ -6,6 +6,7 @@ import numpy as np
 
 from populations.network import Weights
 from strategies.checks import limits, whole_number
+from strategies.flat import flatten, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 from strategies.shares import draw_shares
@@ -49,21 +50,12 @@ class FisherCrossover(CrossoverOperator):
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
         shares = draw_shares(self.low, self.high, self.n_parents, rng)
-        norms = [_norm(information) for information in parents.fisher]
-        child = {}
-        for name, shape in parents.spec.shapes.items():
-            weighted, total = np.zeros(shape), np.zeros(shape)
-            for parent, information, norm, own in zip(
-                parents, parents.fisher, norms, shares, strict=True
-            ):
-                trust = own * np.maximum(information[name].astype(np.float64) / norm, FLOOR)
-                weighted += trust * parent[name]
-                total += trust
-            child[name] = (weighted / total).astype(np.float32)
-        return child
-
-
-def _norm(information: Weights) -> float:
-    """Return the L2 norm over all tensors, or 1 where all of them are zero."""
-    squares = sum(float(np.square(each, dtype=np.float64).sum()) for each in information.values())
-    return float(np.sqrt(squares)) or 1.0
+        spec = parents.spec
+        weighted, total = np.zeros(spec.n_parameters), np.zeros(spec.n_parameters)
+        for parent, fisher, own in zip(parents, parents.fisher, shares, strict=True):
+            information = flatten(spec, fisher)
+            norm = np.sqrt(np.square(information).sum()) or 1.0  # all of it may be zero
+            trust = own * np.maximum(information / norm, FLOOR)
+            weighted += trust * flatten(spec, parent)
+            total += trust
+        return unflatten(spec, weighted / total)

@@ -7,8 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import Weights
+from populations.network import NetworkSpec, Weights
 from strategies.checks import number
+from strategies.flat import flatten, layout_of, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 
@@ -50,18 +51,19 @@ class IsoLineCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        first, second = parents
+        first, second = (flatten(parents.spec, each) for each in parents)
         step = self.line_sigma * rng.standard_normal()
-        child: dict[str, NDArray[np.float32]] = {}
-        for block in parents.spec.blocks:
-            sizes = np.sqrt(np.square(first[block.weight]).mean(axis=1))  # (n_out,)
-            sizes[sizes == 0] = 1 / math.sqrt(block.n_in)
-            for name in block.tensors:
-                noise = rng.standard_normal(first[name].shape, dtype=np.float32)
-                noise *= self.iso_sigma
-                if name == block.weight:
-                    noise *= sizes[:, None]
-                elif name == block.bias:
-                    noise *= sizes
-                child[name] = first[name] + noise + step * (second[name] - first[name])
-        return child
+        noise = rng.standard_normal(first.size, dtype=np.float32)
+        noise *= self.iso_sigma * _sizes(parents.spec, parents[0])
+        return unflatten(parents.spec, first + noise + step * (second - first))
+
+
+def _sizes(spec: NetworkSpec, weights: Weights) -> NDArray[np.float64]:
+    """Return the size of what each number's noise is in proportion to, ``(n_parameters,)``."""
+    by_unit = []
+    for block in spec.blocks:
+        rows = weights[block.weight]
+        rms = np.sqrt(np.einsum("ij,ij->i", rows, rows) / block.n_in)  # (n_out,)
+        by_unit.append(np.where(rms > 0, rms, 1 / math.sqrt(block.n_in)))
+    layout = layout_of(spec)
+    return np.where(layout.row > 0, np.concatenate(by_unit)[layout.unit], 1.0)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import limits
+from strategies.flat import flatten, layout_of, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
-from strategies.spherical import arc_weights
+from strategies.spherical import arc_cosines, arc_weights
 
 
 @crossovers.register
@@ -49,14 +49,8 @@ class NuslerpCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        first, second = parents
+        first, second = (flatten(parents.spec, each) for each in parents)
         t = rng.uniform(self.low, self.high)
-        child: dict[str, NDArray[np.float32]] = {}
-        for block in parents.spec.blocks:
-            rows = [np.column_stack([each[block.weight], each[block.bias]]) for each in parents]
-            a, b = arc_weights(rows[0], rows[1], t)  # (n_out, 1)
-            shares = {block.weight: (a, b), block.bias: (a[:, 0], b[:, 0])}
-            for name in block.tensors:
-                x, y = shares.get(name, (t, 1 - t))
-                child[name] = (x * first[name] + y * second[name]).astype(np.float32)
-        return child
+        groups = layout_of(parents.spec).row
+        a, b = arc_weights(arc_cosines(first, second, groups), t)
+        return unflatten(parents.spec, a[groups] * first + b[groups] * second)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import number
+from strategies.flat import flatten, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 
@@ -44,12 +45,9 @@ class SbxCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        first, second = parents
-        child: dict[str, NDArray[np.float32]] = {}
-        for name, shape in parents.spec.shapes.items():
-            step = spread(rng.random(shape), self.eta)
-            child[name] = (first[name] + step * (first[name] - second[name])).astype(np.float32)
-        return child
+        first, second = (flatten(parents.spec, each) for each in parents)
+        step = spread(rng.random(first.size), self.eta)
+        return unflatten(parents.spec, first + step * (first - second))
 
 
 def spread(u: NDArray[np.float64], eta: float) -> NDArray[np.float64]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import number
 from strategies.crossover.sbx import spread
+from strategies.flat import flatten, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 
@@ -43,12 +43,8 @@ class SbxSwapCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        child: dict[str, NDArray[np.float32]] = {}
-        for name, shape in parents.spec.shapes.items():
-            first, second = (parent[name] for parent in parents)
-            step = spread(rng.random(shape), self.eta)
-            near_first = rng.random(shape) < self.share
-            start = np.where(near_first, first, second)
-            away = np.where(near_first, first - second, second - first)
-            child[name] = (start + step * away).astype(np.float32)
-        return child
+        first, second = (flatten(parents.spec, each) for each in parents)
+        step = spread(rng.random(first.size), self.eta)
+        near_first = rng.random(first.size) < self.share
+        near, far = np.where(near_first, (first, second), (second, first))
+        return unflatten(parents.spec, near + step * (near - far))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import limits
+from strategies.flat import flatten, layout_of, unflatten
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
-from strategies.spherical import arc_weights
+from strategies.spherical import LINEAR, arc_cosines, arc_weights
 
 
 @crossovers.register
@@ -49,27 +49,16 @@ class SplitSlerpCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        first, second = parents
-        split = int(rng.integers(parents.spec.n_parameters))
+        first, second = (flatten(parents.spec, each) for each in parents)
+        split = rng.integers(parents.spec.n_parameters)
         t = rng.uniform(self.low, self.high)
-        (a, b), (a_behind, b_behind) = self._arcs(parents, t)
-        child: dict[str, NDArray[np.float32]] = {}
-        for block in parents.spec.blocks:
-            unit_size = block.n_in + len(block.tensors) - 1  # its row and its entry of each vector
-            is_before = np.arange(1, block.n_out + 1) * unit_size <= split  # (n_out,)
-            split -= block.n_out * unit_size
-            x, y = np.where(is_before, a, a_behind), np.where(is_before, b, b_behind)
-            share = np.where(is_before, t, 1 - t)
-            shares = {block.weight: (x[:, None], y[:, None]), block.bias: (x, y)}
-            for name in block.tensors:
-                x, y = shares.get(name, (share, 1 - share))
-                child[name] = (x * first[name] + y * second[name]).astype(np.float32)
-        return child
-
-    def _arcs(
-        self, parents: Family, t: float
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return how much of each parent is in ``slerp(t)``, and in ``slerp(1 - t)``."""
-        names = [name for block in parents.spec.blocks for name in (block.weight, block.bias)]
-        flat = [np.concatenate([each[name].ravel() for name in names]) for each in parents]
-        return [arc_weights(flat[0], flat[1], share) for share in (t, 1 - t)]
+        layout = layout_of(parents.spec)
+        ends = np.bincount(layout.unit).cumsum()  # of each unit in the layout
+        is_before = (ends <= split)[layout.unit]
+        groups = np.where(layout.layer > 0, 1, LINEAR)
+        cosine = arc_cosines(first, second, groups)
+        before, behind = arc_weights(cosine, t), arc_weights(cosine, 1 - t)
+        a, b = (
+            np.where(is_before, x[groups], y[groups]) for x, y in zip(before, behind, strict=True)
+        )
+        return unflatten(parents.spec, a * first + b * second)

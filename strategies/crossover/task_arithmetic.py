@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from populations.network import NetworkSpec
+from strategies.flat import Vector
 from strategies.registry import crossovers
-from strategies.task_vectors import Shares, TaskVectorCrossover, Vector, average
+from strategies.task_vectors import Shares, TaskVectorCrossover, Vectors, average
 
 
 @crossovers.register
@@ -46,6 +46,6 @@ class TaskArithmeticCrossover(TaskVectorCrossover):
         super().__init__(low, high, shares, n_parents)
 
     def _merge(
-        self, vectors: Sequence[Vector], shares: Sequence[float], rng: np.random.Generator
+        self, spec: NetworkSpec, vectors: Vectors, shares: Vector, rng: np.random.Generator
     ) -> Vector:
         return average(vectors, shares)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
+from populations.network import NetworkSpec
 from strategies.checks import number
+from strategies.flat import Vector
 from strategies.registry import crossovers
-from strategies.task_vectors import Shares, TaskVectorCrossover, Vector, elected_average
+from strategies.task_vectors import Shares, TaskVectorCrossover, Vectors, elected_average
 
 
 @crossovers.register
@@ -65,17 +66,24 @@ class TiesCrossover(TaskVectorCrossover):
         self.density = number("density", density, 0.0, 1.0)
 
     def _merge(
-        self, vectors: Sequence[Vector], shares: Sequence[float], rng: np.random.Generator
+        self, spec: NetworkSpec, vectors: Vectors, shares: Vector, rng: np.random.Generator
     ) -> Vector:
-        return elected_average([_trimmed(vector, self.density) for vector in vectors], shares)
+        return elected_average(_trimmed(spec, vectors, self.density), shares)
 
 
-def _trimmed(vector: Vector, density: float) -> Vector:
-    """Return the entries of largest magnitude; 0 for the others."""
-    n_dropped = vector.size - math.ceil(density * vector.size)
-    if n_dropped == vector.size:
-        return np.zeros_like(vector)
-    magnitude = np.abs(vector)
-    # Entries of equal magnitude are kept together: which one comes first is no reason to drop it.
-    smallest_kept = np.partition(magnitude, n_dropped, axis=None)[n_dropped]
-    return np.where(magnitude >= smallest_kept, vector, 0.0)
+def _trimmed(spec: NetworkSpec, vectors: Vectors, density: float) -> Vectors:
+    """Return, of each tensor, the entries of largest magnitude; 0 for the others."""
+    magnitudes = np.abs(vectors)
+    trimmed = np.zeros_like(vectors)
+    start = 0
+    for shape in spec.shapes.values():
+        size = math.prod(shape)
+        here = slice(start, start + size)
+        start += size
+        n_dropped = size - math.ceil(density * size)
+        if n_dropped == size:
+            continue
+        # Entries of equal magnitude are kept together: which comes first is no reason to drop it.
+        smallest_kept = np.partition(magnitudes[:, here], n_dropped, axis=1)[:, n_dropped, None]
+        np.copyto(trimmed[:, here], vectors[:, here], where=magnitudes[:, here] >= smallest_kept)
+    return trimmed

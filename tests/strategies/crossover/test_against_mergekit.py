@@ -26,6 +26,7 @@ from strategies.crossover import (
     TaskArithmeticCrossover,
     TiesCrossover,
 )
+from strategies.flat import unflatten
 from strategies.operator import CrossoverOperator
 from strategies.parents import Parent, family_of
 
@@ -137,9 +138,9 @@ def test_dare(
     child = cross(DareCrossover(0.3, elect, 0.8, 0.8, n_parents=n_parents), parents, ancestor)
     rng = np.random.default_rng(SEED)
     rng.uniform()  # the scale is drawn first
-    monkeypatch.setattr(
-        torch, "bernoulli", lambda density: torch.tensor(rng.random(density.shape) < 0.7).float()
-    )
+    kept = [unflatten(SPEC, row < 0.7) for row in rng.random((n_parents, SPEC.n_parameters))]
+    masks = iter([mask[name] for name in SPEC.shapes for mask in kept])
+    monkeypatch.setattr(torch, "bernoulli", lambda density: torch.from_numpy(next(masks)))
     for name in SPEC.shapes:
         expected = merge(
             method,
