@@ -26,8 +26,8 @@ def pre_activations(
     """
     _check_states(spec, states)
     layers: list[NDArray[np.float32]] = []
-    features = states
     for block in spec.blocks[:-1]:
+        features = np.maximum(layers[-1], 0) if layers else states
         values = features @ weights[block.weight].T
         values += weights[block.bias]
         if block.norm is not None:
@@ -37,7 +37,6 @@ def pre_activations(
             values *= weights[f"{block.norm}.weight"]
             values += weights[f"{block.norm}.bias"]
         layers.append(values)
-        features = np.maximum(values, 0)
     return layers
 
 

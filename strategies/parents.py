@@ -129,7 +129,10 @@ class Parent:
     @cached_property
     def fisher(self) -> Weights:
         """Diagonal Fisher information by tensor; see :func:`strategies.gradients`."""
-        return _frozen_weights(self.spec, fisher_diagonal(self.spec, self.weights, self.states))
+        information = fisher_diagonal(
+            self.spec, self.weights, self.states, activations=self.activations
+        )
+        return _frozen_weights(self.spec, information)
 
     def reordered(self, permutations: Permutations) -> Parent:
         """Return the same function with its hidden units in another order.
@@ -195,7 +198,8 @@ def family_of(
         operator: Who is going to cross them.
         parents: Aligned parents, at least one.
         fitness: Fitness of each.
-        ancestor: Weights of the genome whose unit order all of them keep; None where there is none.
+        ancestor: Weights of the genome whose unit order all of them keep, read-only as those of a
+            :class:`Parent`; None where there is none.
 
     Raises:
         NeedError: The operator needs something that is not known, or a common ancestor that these
@@ -230,7 +234,7 @@ def _given(
             f"{' and '.join(parent.id for parent in parents)} have none; let students start from a "
             "shared one (distillation.ancestor: shared)"
         )
-    return _frozen_weights(parents[0].spec, ancestor)
+    return ancestor
 
 
 def _check_architecture(operator: Operator, first: Parent, other: Parent) -> None:
