@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from populations.network import Weights
+from populations.network import NetworkSpec, Weights
 from strategies.checks import limits
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
@@ -61,12 +62,14 @@ class OTFusionCrossover(CrossoverOperator):
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
         share = rng.uniform(self.low, self.high)
-        return {
-            name: (share * parents[0][name].astype(np.float64) + (1 - share) * tensor).astype(
-                np.float32
-            )
-            for name, tensor in _transported(parents).items()
-        }
+        child = {}
+        layers = zip(parents.spec.blocks, _transported(parents), strict=True)
+        for block, (ours, theirs) in layers:
+            merged = (share * ours + (1 - share) * theirs).astype(np.float32)
+            child[block.weight] = merged[:, : block.n_in].copy()
+            for column, name in enumerate(block.tensors[1:], block.n_in):
+                child[name] = merged[:, column].copy()
+        return child
 
 
 def transport_plan(cost: Matrix) -> Matrix:
@@ -92,39 +95,43 @@ def transport_plan(cost: Matrix) -> Matrix:
     return moved / pieces
 
 
-def _transported(parents: Family) -> dict[str, Matrix]:
-    """Return the tensors of the second parent between units of the first."""
-    first, second = parents
-    spec = parents.spec
-    aligned: dict[str, Matrix] = {}
-    from_inputs: Matrix = np.eye(spec.n_inputs)
-    for index, block in enumerate(spec.blocks):
-        ours = [first[name].astype(np.float64) for name in block.tensors]
-        theirs = [second[name].astype(np.float64) for name in block.tensors]
-        theirs[0] = theirs[0] @ from_inputs
-        if index < len(spec.hidden):
-            responses = [activations[index].T for activations in parents.activations]
-            cost = _relative_distances(responses[1], responses[0])
-            cost += TIE_BREAK * _relative_distances(_rows(theirs), _rows(ours))
+def _transported(parents: Family) -> Iterator[tuple[Matrix, Matrix]]:
+    """Yield the rows of each layer, of both parents, all between units of the first one."""
+    ours_by_layer, theirs_by_layer = map(_rows, parents.specs, parents)
+    from_inputs: Matrix = np.eye(parents.spec.n_inputs)
+    for index, (ours, theirs) in enumerate(zip(ours_by_layer, theirs_by_layer, strict=True)):
+        n_in = len(from_inputs)
+        theirs = np.concatenate([theirs[:, :n_in] @ from_inputs, theirs[:, n_in:]], axis=1)
+        if index < len(parents.spec.hidden):
+            first, second = (activations[index].T for activations in parents.activations)
+            cost = _relative_distances(second, first)
+            cost += TIE_BREAK * _relative_distances(theirs, ours)
             plan = transport_plan(cost)
-            to_units = (plan / plan.sum(axis=0)).T
-            theirs = [to_units @ tensor for tensor in theirs]
+            theirs = (plan / plan.sum(axis=0)).T @ theirs
             from_inputs = plan / plan.sum(axis=1, keepdims=True)
-        aligned.update(zip(block.tensors, theirs, strict=True))
-    return aligned
+        yield ours, theirs
 
 
-def _rows(tensors: list[Matrix]) -> Matrix:
-    """Return everything that belongs to a unit in a row, ``(n_units, numbers per unit)``."""
-    return np.column_stack(tensors)
+def _rows(spec: NetworkSpec, weights: Weights) -> list[Matrix]:
+    """Return everything that belongs to a unit or action in a row, layer by layer.
+
+    A row holds the weights, the bias and the normalization, ``(n_out, numbers per unit)``.
+    """
+    return [
+        np.concatenate(
+            [weights[block.weight], *(weights[name][:, None] for name in block.tensors[1:])],
+            axis=1,
+            dtype=np.float64,
+        )
+        for block in spec.blocks
+    ]
 
 
 def _relative_distances(a: NDArray[np.floating], b: NDArray[np.floating]) -> Matrix:
     """Return the squared distances of rows, ``(rows of a, rows of b)``, with a mean of 1."""
     a, b = a.astype(np.float64), b.astype(np.float64)
-    products = a @ b.T
-    sizes = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)
-    distances: Matrix = np.maximum(sizes - 2 * products, 0)
+    sizes = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
+    distances: Matrix = np.maximum(sizes - 2 * (a @ b.T), 0)
     return distances / (float(distances.mean()) or 1.0)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Block, Weights
 from strategies.checks import limits, number, whole_number
+from strategies.flat import Vector
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 from strategies.shares import draw_shares
 
 Matrix = NDArray[np.float64]
+Matrices = NDArray[np.float64]
+"""One matrix of each parent, ``(n_parents, n_rows, n_columns)``."""
 
 RIDGE = 1e-4  # of the diagonal of the Gram matrices; float32 leaves errors of about 1e-6 in them
 
@@ -65,49 +65,43 @@ class RegMeanCrossover(CrossoverOperator):
 
     def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
         """Return one child; see :class:`CrossoverOperator`."""
-        shares = draw_shares(self.low, self.high, self.n_parents, rng)
+        shares = np.array(draw_shares(self.low, self.high, self.n_parents, rng))
         child = {}
         for index, block in enumerate(parents.spec.blocks):
-            grams = [self._damped(each[index]) for each in parents.grams]
-            layers = [_extended(block, parent) for parent in parents]
+            grams = self._damped(np.array([each[index] for each in parents.grams], np.float64))
+            layers = np.array([_extended(block, each) for each in parents], np.float64)
             merged = _regress(layers, grams, shares).astype(np.float32)
             child[block.weight] = merged[:, :-1].copy()
             child[block.bias] = merged[:, -1].copy()
-            if block.norm is not None:
-                for name in (f"{block.norm}.weight", f"{block.norm}.bias"):
-                    average = _average([parent[name] for parent in parents], shares)
-                    child[name] = average.astype(np.float32)
+            for name in block.tensors[2:]:  # of the normalization
+                tensors = np.array([each[name] for each in parents], np.float64)
+                child[name] = (shares[:, None] * tensors).sum(axis=0).astype(np.float32)
         return child
 
-    def _damped(self, gram: NDArray[np.float32]) -> Matrix:
-        """Return the Gram matrix with its entries off the diagonal times ``alpha``."""
-        damped = self.alpha * gram.astype(np.float64)
-        np.fill_diagonal(damped, gram.diagonal())
-        return damped
+    def _damped(self, grams: Matrices) -> Matrices:
+        """Return Gram matrices with their entries off the diagonal times ``alpha``."""
+        return grams * np.where(np.eye(grams.shape[-1], dtype=bool), 1.0, self.alpha)
 
 
-def _extended(block: Block, weights: Weights) -> Matrix:
+def _extended(block: Block, weights: Weights) -> NDArray[np.float32]:
     """Return weight and bias side by side, ``(n_out, n_in + 1)``."""
-    return np.column_stack([weights[block.weight], weights[block.bias]]).astype(np.float64)
+    return np.concatenate([weights[block.weight], weights[block.bias][:, None]], axis=1)
 
 
-def _regress(layers: Sequence[Matrix], grams: Sequence[Matrix], shares: Sequence[float]) -> Matrix:
-    """Return the layer that is closest to all of them, ``(n_out, n_in + 1)``."""
+def _regress(layers: Matrices, grams: Matrices, shares: Vector) -> Matrix:
+    """Return the layer that is closest to those of all parents, ``(n_out, n_in + 1)``.
+
+    Args:
+        layers: Shape ``(n_parents, n_out, n_in + 1)``.
+        grams: Shape ``(n_parents, n_in + 1, n_in + 1)``.
+        shares: Shape ``(n_parents,)``.
+    """
+    weights = shares[:, None, None]
     # Regressing what differs from the average makes the ridge pull towards it instead of to zero.
-    average = _average(layers, shares)
-    total = _average(grams, shares)
-    pull = _average(
-        [gram @ (layer - average).T for gram, layer in zip(grams, layers, strict=True)], shares
-    )
+    average = (weights * layers).sum(axis=0)
+    total = (weights * grams).sum(axis=0)
+    pull = (weights * (grams @ (layers - average).swapaxes(1, 2))).sum(axis=0)
     diagonal = total.diagonal()
     ridge = RIDGE * np.where(diagonal > 0, diagonal, 1.0)  # an input that is always 0 has none
     merged: Matrix = average + np.linalg.solve(total + np.diag(ridge), pull).T
     return merged
-
-
-def _average(arrays: Sequence[NDArray[Any]], shares: Sequence[float]) -> Matrix:
-    """Return the sum of arrays, each times the share of its parent."""
-    return sum(
-        (share * each.astype(np.float64) for share, each in zip(shares, arrays, strict=True)),
-        start=np.zeros(arrays[0].shape),
-    )
