@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench reproduce compare-operators docs clean
+.PHONY: help demo test test-all references check bench reproduce compare-operators docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -22,6 +22,9 @@ test: $(STAMP) ## Run all tests but the slow ones
 
 test-all: $(STAMP) ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"
+
+references: $(STAMP) ## Install other projects' operators, which some tests compare ours with
+	$(PIP_INSTALL) --no-deps mergekit deap pymoo moocore POT
 
 check: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

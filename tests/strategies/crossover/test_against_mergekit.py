@@ -1,9 +1,7 @@
 """The operators with a common ancestor against mergekit, a second implementation.
 
 Skipped where mergekit is not installed; it is not among the development tools, because it brings
-and pins packages for language models. To run these tests, install it without those in an
-environment of the project, ``pip install --no-deps "mergekit>=0.1.5"``, and run
-``pytest tests/strategies/crossover/test_against_mergekit.py``. Written against mergekit 0.1.5.
+and pins packages for language models. ``make references`` installs it without those.
 
 mergekit is given float64, so that what differs is our rounding to float32. Where we differ on
 purpose, the case is arranged so that both agree: see each test.
