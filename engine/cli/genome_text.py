@@ -44,7 +44,7 @@ def _genome_facts(report: GenomeReport) -> list[tuple[str, str]]:
         ("born", f"{born.kind} {born.child} of generation {born.generation}"),
         ("parents", "  ".join(report.parents)),
         ("operator", f"{born.operator or ''} {_arguments(born.operator_params)}".strip()),
-        ("align", born.align or ""),
+        ("align", f"{born.align or ''}{', units rescaled' if born.rescale else ''}"),
         ("mutation", _named(born.mutation)),
         ("fine-tuning", _finetune(born)),
         ("network", f"{layers}, norm {report.norm}, {report.parameters:,} parameters"),
@@ -80,8 +80,9 @@ def _finetune(born: Row) -> str:
         return "none"
     weights = " ".join(f"{weight:.2f}" for weight in cell["teacher_weights"])
     target = f"teachers ({weights})" if cell["target"] == "teachers" else cell["target"]
+    preset = "" if born.preset in (None, "default") else f"{born.preset}: "
     return (
-        f"towards {target}, {cell['steps']} steps, learning rate {cell['learning_rate']:.2g}, "
+        f"{preset}towards {target}, {cell['steps']} steps, learning rate {cell['learning_rate']:.2g}, "
         f"temperature {cell['temperature']:.2g}, hard weight {cell['hard_weight']:g}, "
         f"{'with' if cell['repair'] else 'without'} repair; "
         f"the version {'after' if cell['kept'] else 'before'} it was kept"

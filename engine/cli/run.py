@@ -12,7 +12,7 @@ import click
 from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError, RunInterruptedError
-from engine.layout import CHAMPION, CONFIG, JOURNAL, SUMMARY
+from engine.layout import CHAMPION, CONFIG, JOURNAL, RECIPES, SUMMARY
 from engine.live_progress import make_progress
 
 TOP = 10
@@ -126,6 +126,7 @@ def _print_champion(summary: dict[str, Any], run_dir: Path) -> None:
         ("genome", CHAMPION),
         ("summary", SUMMARY),
         ("leaderboard", "leaderboard.csv"),
+        ("recipes", RECIPES),
         ("all genomes", "genomes"),
         ("journal", JOURNAL),
     ):
