@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,10 +58,10 @@ class IsoLineCrossover(CrossoverOperator):
 
 def _sizes(spec: NetworkSpec, weights: Weights) -> NDArray[np.float64]:
     """Return the size of what each number's noise is in proportion to, ``(n_parameters,)``."""
-    by_unit = []
+    means = []
     for block in spec.blocks:
         rows = weights[block.weight]
-        rms = np.sqrt(np.einsum("ij,ij->i", rows, rows) / block.n_in)  # (n_out,)
-        by_unit.append(np.where(rms > 0, rms, 1 / math.sqrt(block.n_in)))
+        squares = np.einsum("ij,ij->i", rows, rows)  # (n_out,)
+        means.append(np.where(squares > 0, squares, 1.0) / block.n_in)
     layout = layout_of(spec)
-    return np.where(layout.row > 0, np.concatenate(by_unit)[layout.unit], 1.0)
+    return np.where(layout.row > 0, np.sqrt(np.concatenate(means))[layout.unit], 1.0)

@@ -58,7 +58,6 @@ class SplitSlerpCrossover(CrossoverOperator):
         groups = np.where(layout.layer > 0, 1, LINEAR)
         cosine = arc_cosines(first, second, groups)
         before, behind = arc_weights(cosine, t), arc_weights(cosine, 1 - t)
-        a, b = (
-            np.where(is_before, x[groups], y[groups]) for x, y in zip(before, behind, strict=True)
-        )
-        return unflatten(parents.spec, a * first + b * second)
+        a, b = np.concatenate([before, behind], axis=1)  # of groups before, then of groups behind
+        side = np.where(is_before, groups, len(cosine) + groups)
+        return unflatten(parents.spec, a[side] * first + b[side] * second)
