@@ -45,8 +45,9 @@ def main() -> None:
             for task in arguments.tasks
             for seed in arguments.seeds
         ]
-    summary = summarize(run_jobs(jobs, arguments.output, arguments.workers))
-    text = markdown(summary)
+    rows = run_jobs(jobs, arguments.output, arguments.workers)
+    summary = summarize(rows)
+    text = markdown(rows, summary)
     print(text)
     page = arguments.page or arguments.output / "operator-comparison.md"
     write_page(page, text)

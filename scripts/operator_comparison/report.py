@@ -8,6 +8,7 @@ import pandas as pd
 from tables import section
 
 from operator_comparison.intervals import SHARES
+from operator_comparison.overall import overall
 from operator_comparison.tasks import CONTROLS
 
 BEGIN = "<!-- operators: written by make compare-operators -->"
@@ -35,9 +36,9 @@ HEADS = {
 }
 
 
-def markdown(summary: pd.DataFrame) -> str:
-    """Return all tables: returns before and after, and differences, of each task."""
-    parts = []
+def markdown(rows: pd.DataFrame, summary: pd.DataFrame) -> str:
+    """Return all tables: all operators together, then each of them, task by task."""
+    parts = [overall(rows, summary)]
     for task in summary["task"].unique():
         mine = summary[summary["task"] == task]
         operators = _operators(mine)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from operator_comparison.intervals import bootstrap, summarize
+from operator_comparison.overall import alignment_gain, nearness
 from operator_comparison.report import BEGIN, END, write_page
 from operator_comparison.tasks import built_in, chosen, two_parent
 
@@ -155,6 +156,38 @@ def test_differences_are_those_of_the_same_pair() -> None:
     assert unit["vs_better_parent_mean"] == ((3 + 0) / 2 - 5) / 2
     assert (unit["vs_clone_low"], unit["vs_clone_high"]) == (1, 1)
     assert unit["above_parent"] == (1 / 2 + 0) / 2
+
+
+def test_alignment_gains_what_it_adds_to_the_same_child() -> None:
+    rows = pd.DataFrame(
+        [
+            {**row(seed, pair, operator, "before", value), "align": align}
+            for seed, pair, operator, values in (
+                (0, "0+1", "unit", (1.0, 5.0)),
+                (0, "0+1", "layer", (2.0, 4.0)),
+                (0, "1+2", "unit", (3.0, 3.0)),
+                (1, "0+1", "unit", (0.0, 6.0)),
+                (1, "0+1", "layer", (0.0, float("nan"))),
+            )
+            for align, value in zip(("none", "activations"), values, strict=True)
+        ]
+        + [row(0, "0+1", "clone", "before", 9.0)]
+    )
+    # Pairs of seed 0 gain (4 + 2) / 2 and 0; the pair of seed 1 gains 6, the lost child aside.
+    assert alignment_gain(rows, "before").mean == ((3 + 0) / 2 + 6) / 2
+
+
+def test_nearness_is_a_correlation_of_ranks() -> None:
+    means = pd.DataFrame(
+        {
+            "operator": ["unit", "layer", "row", "sbx", "clone", "unit"],
+            "version": ["before"] * 5 + ["after"],
+            "mean": [1.0, 2.0, 100.0, 50.0, 500.0, 7.0],
+            "agreement_parent": [0.1, 0.2, 0.3, 0.4, 1.0, 0.0],
+        }
+    )
+    # Ranks 1 2 4 3 against 1 2 3 4: 1 - 6 * 2 / (4 * 15) = 0.8
+    assert nearness(means) == pytest.approx(0.8)
 
 
 def test_what_could_not_be_made_is_counted_and_left_out() -> None:
