@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConceptionError
 from engine.seeding import stream
-from populations.errors import GenomeError
+from engine.user_code import blamed, checked
 from populations.genome import Genome
 from populations.network import NetworkSpec, Weights
 from populations.plans import Align, ChildPlan, Mutator
@@ -80,19 +79,19 @@ def conceive(spec: NetworkSpec, plan: ChildPlan, book: ParentBook) -> Weights:
             is no network of this architecture; the text names which, and why.
     """
     rng = stream(plan.seed)
-    with _blamed("alignment"):
+    with blamed("alignment"):
         parents = book.aligned(plan.parents, plan.align)
     family = _family(spec, plan, parents, book)
-    with _blamed(plan.operator.name):
-        child = _checked(spec, plan.operator.cross(family, rng), f"child of {plan.operator.name}")
+    with blamed(plan.operator.name):
+        child = checked(spec, plan.operator.cross(family, rng), f"child of {plan.operator.name}")
     if plan.rescale and len(parents) > 1:
-        with _blamed("rescale"):
+        with blamed("rescale"):
             child = restore_statistics(spec, child, parents)
     if plan.mutation is not None:
-        with _blamed(plan.mutation.name):
+        with blamed(plan.mutation.name):
             newborn = Newborn(_read_only(child), spec, book.states_for(plan.mutation))
             mutant = plan.mutation.mutate(newborn, rng)
-            child = _checked(spec, mutant, f"mutant of {plan.mutation.name}")
+            child = checked(spec, mutant, f"mutant of {plan.mutation.name}")
     return child
 
 
@@ -108,33 +107,7 @@ def _family(
         raise ConceptionError(str(error)) from error
 
 
-def _checked(spec: NetworkSpec, weights: Weights, owner: str) -> dict[str, NDArray[np.float32]]:
-    """Return a copy of what user code gave, if it is a network of the right architecture."""
-    spec.check(weights, f"the {owner}")
-    return {name: np.array(weights[name]) for name in spec.shapes}
-
-
 def _read_only(weights: Weights) -> Weights:
     for tensor in weights.values():
         tensor.flags.writeable = False
     return weights
-
-
-@contextmanager
-def _blamed(culprit: str) -> Iterator[None]:
-    """Turn whatever user code raises into a reason that names it.
-
-    Operators are code of the user's own, which may raise anything; a child that fails must never
-    end a run. This is the one place where that boundary is crossed.
-    """
-    try:
-        yield
-    except GenomeError as error:
-        raise ConceptionError(str(error)) from error  # names the operator itself
-    except (Exception, SystemExit) as error:
-        if "read-only" in str(error) or "WRITEABLE" in str(error):  # NumPy's own words
-            raise ConceptionError(
-                f"{culprit} writes into what it was given, which is read-only: {error}; "
-                "copy what you want to change"
-            ) from error
-        raise ConceptionError(f"{culprit}: {type(error).__name__}: {error}") from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -131,13 +132,15 @@ class NetworkSpec:
         return (*hidden, output)
 
     @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor by name, in the order of the file."""
-        return {
-            name: (block.n_out, block.n_in) if name == block.weight else (block.n_out,)
-            for block in self.blocks
-            for name in block.tensors
-        }
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of every tensor by name, in the order of the file; read-only, since it is shared."""
+        return MappingProxyType(
+            {
+                name: (block.n_out, block.n_in) if name == block.weight else (block.n_out,)
+                for block in self.blocks
+                for name in block.tensors
+            }
+        )
 
     @cached_property
     def matrices(self) -> tuple[str, ...]:
@@ -192,6 +195,10 @@ class NetworkSpec:
         if not np.isfinite(np.concatenate([weights[name].ravel() for name in self.shapes])).all():
             name = next(name for name in self.shapes if not np.isfinite(weights[name]).all())
             raise GenomeValueError(f"{owner}: {name} holds NaN or infinity")
+
+    def __reduce__(self) -> tuple[type[NetworkSpec], tuple[Any, ...]]:
+        """Pickle the fields alone: what is derived from them is cheap, and partly not picklable."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
