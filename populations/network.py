@@ -133,7 +133,7 @@ class NetworkSpec:
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of every tensor by name, in the order of the file; read-only, since it is shared."""
+        """Shape of every tensor by name, in the order of the file; read-only, for all to share."""
         return MappingProxyType(
             {
                 name: (block.n_out, block.n_in) if name == block.weight else (block.n_out,)

@@ -82,7 +82,8 @@ def _finetune(born: Row) -> str:
     target = f"teachers ({weights})" if cell["target"] == "teachers" else cell["target"]
     preset = "" if born.preset in (None, "default") else f"{born.preset}: "
     return (
-        f"{preset}towards {target}, {cell['steps']} steps, learning rate {cell['learning_rate']:.2g}, "
+        f"{preset}towards {target}, {cell['steps']} steps, "
+        f"learning rate {cell['learning_rate']:.2g}, "
         f"temperature {cell['temperature']:.2g}, hard weight {cell['hard_weight']:g}, "
         f"{'with' if cell['repair'] else 'without'} repair; "
         f"the version {'after' if cell['kept'] else 'before'} it was kept"

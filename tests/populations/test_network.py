@@ -1,6 +1,8 @@
 """The tensor names of a spec are those that torch gives to the same network."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -159,3 +161,13 @@ def test_weights_that_are_not_finite_are_refused(value) -> None:
     weights["network.2.bias"][1] = value
     with pytest.raises(GenomeValueError, match=r"network\.2\.bias holds NaN or infinity"):
         spec.check(weights, "x")
+
+
+def test_shapes_are_read_only_and_specs_travel_between_processes() -> None:
+    spec = NetworkSpec((4,), (3,), 2, norm="layer")
+    with pytest.raises(AttributeError, match="mappingproxy"):
+        spec.shapes.popitem()  # type: ignore[attr-defined]  # this is the point
+    restored = pickle.loads(pickle.dumps(spec))
+    assert restored == spec
+    assert restored.shapes == spec.shapes
+    assert copy.deepcopy(spec) == spec

@@ -15,6 +15,7 @@ from engine.errors import StageError
 from engine.learning.qnetwork import sequential
 from engine.stages.networks import Network
 from engine.stages.recombination.parents import Parent, read_parent
+from engine.user_code import blamed, checked
 from populations.network import NetworkSpec
 from populations.plans import Align
 from strategies.crossover import (
@@ -85,7 +86,7 @@ def cross(
         alpha: Share of the first parent, in ``[0, 1]``.
         seed: What operators draw from: a seed, a generator, or None for another child each time.
         align: Whether the hidden units of ``b`` are put into the order of ``a`` first: ``none``,
-            ``weights``, or ``activations`` (the same as ``auto``).
+            ``weights``, ``activations``, or ``auto``: by activations unless there is an ancestor.
         states: What activations are compared on, float32 of shape ``(n_states, n_inputs)``.
         ancestor: The network that both parents were trained from, for operators that need one; its
             units must be in their order.
@@ -100,15 +101,21 @@ def cross(
             of two parents.
         AlignmentError: The kind of alignment is not known, or its states are missing.
         NeedError: The operator needs states or an ancestor, and there are none.
+        ConceptionError: The operator raised, or gave something that is no such network.
     """
     operator = mode if isinstance(mode, CrossoverOperator) else make_operator(mode, alpha)
     if operator.n_parents != 2:
         raise StageError(f"{operator.name} takes {operator.n_parents} parents, but there are two")
-    n_inputs = a.spec.n_inputs
+    if ancestor is not None and align in ("weights", "activations"):
+        raise StageError(
+            "parents keep the order of units of their ancestor, which "
+            f"align={align!r} would change for one of them; use 'none' or 'auto'"
+        )
+    n_inputs, basis = a.spec.n_inputs, "" if ancestor is None else "ancestor"
     if states is not None and (states.ndim != 2 or states.shape[1] != n_inputs):
         raise StageError(f"states must be of shape (N, {n_inputs}), not {states.shape}")
     pair: Sequence[Known] = [
-        _as_parent(name, network, a.spec, names[0], operator.same_widths, states)
+        _as_parent(name, network, a.spec, names[0], operator.same_widths, states, basis)
         for name, network in zip(names, (a, b), strict=True)
     ]
     if align != "none":
@@ -117,9 +124,11 @@ def cross(
         pair = align_parents(pair, align)
     base = None
     if ancestor is not None:
-        base = _as_parent("the ancestor", ancestor, a.spec, names[0], True, states).weights
+        base = _as_parent("the ancestor", ancestor, a.spec, names[0], True, states, basis).weights
     family = family_of(operator, pair, (0.0, 0.0), base)
-    return dict(operator.cross(family, np.random.default_rng(seed)))
+    with blamed(operator.name):
+        child = operator.cross(family, np.random.default_rng(seed))
+        return checked(a.spec, child, f"child of {operator.name}")
 
 
 def _as_parent(
@@ -129,6 +138,7 @@ def _as_parent(
     first: str,
     same_widths: bool,
     states: NDArray[np.float32] | None,
+    basis: str,
 ) -> Known:
     """Return a network under the tensor names of the first parent, once it is known to fit.
 
@@ -147,7 +157,7 @@ def _as_parent(
     else:
         shared = _shared_spec(replace(spec, hidden=own.hidden), own, (first, name))
     tensors = (network.weights[tensor] for tensor in own.shapes)
-    return Known(name, shared, dict(zip(shared.shapes, tensors, strict=True)), states)
+    return Known(name, shared, dict(zip(shared.shapes, tensors, strict=True)), states, basis)
 
 
 def initialize_child_from_crossover(

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import StageError
+from engine.errors import ConceptionError, StageError
 from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.recombination.crossover import STRATEGIES, cross, make_operator
 from engine.stages.recombination.crossover_benchmark import benchmark_crossover
 from populations.network import NetworkSpec
 from strategies.crossover import TaskArithmeticCrossover, UnitCrossover
 from strategies.errors import AlignmentError, NeedError
+from strategies.operator import CrossoverOperator
 from strategies.permutation import permute_units
 
 torch.set_num_threads(1)
@@ -224,3 +225,48 @@ def test_an_ancestor_is_handed_over_or_missed_by_name() -> None:
         cross(a, b, "task_arithmetic")
     with pytest.raises(StageError, match=r"must share one .*: .* and the ancestor has"):
         cross(a, b, "ties", ancestor=network(3, NetworkSpec((3,), (6,), 2)))
+
+
+def test_parents_with_an_ancestor_keep_its_order_of_units() -> None:
+    base = network(3)
+    a, b = (
+        Network(SPEC, {n: t + 0.01 * network(seed).weights[n] for n, t in base.weights.items()})
+        for seed in (1, 2)
+    )
+    states = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    operator = TaskArithmeticCrossover(low=1.0, high=1.0)
+    child = cross(a, b, operator, align="auto", states=states, ancestor=base)
+    for name in SPEC.shapes:
+        np.testing.assert_allclose(
+            child[name], (a.weights[name] + b.weights[name]) / 2, rtol=1e-5, atol=1e-5
+        )
+    with pytest.raises(StageError, match="keep the order of units of their ancestor"):
+        cross(a, b, operator, align="activations", states=states, ancestor=base)
+
+
+class Careless(CrossoverOperator):
+    """Break the contract in one way."""
+
+    name = "careless"
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def cross(self, parents, rng):
+        if self.how == "raise":
+            raise RuntimeError("boom")
+        if self.how == "alias":
+            return dict(parents[0])
+        return {name: np.full_like(tensor, np.nan) for name, tensor in parents[0].items()}
+
+
+def test_what_an_operator_gives_is_looked_at() -> None:
+    a, b = network(1), network(2)
+    with pytest.raises(ConceptionError, match="careless: RuntimeError: boom"):
+        cross(a, b, Careless("raise"))
+    with pytest.raises(ConceptionError, match=r"child of careless: network\.0\.weight holds NaN"):
+        cross(a, b, Careless("nan"))
+    child = cross(a, b, Careless("alias"))
+    for name in SPEC.shapes:
+        child[name][...] = 0  # arrays of its own, and writable
+    assert a.weights["network.0.weight"].any()
