@@ -9,10 +9,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all references check bench reproduce compare-operators docs clean
+.PHONY: help install demo test test-all references check bench reproduce compare-operators docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
+
+install: $(STAMP) ## Install cultivar and its development tools into .venv
 
 demo: $(STAMP) ## Breed a tiny CartPole network out of four teachers
 	$(BIN)/cultivar evolve cartpole

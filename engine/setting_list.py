@@ -57,10 +57,20 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
             default = ""
         else:
             default = _default(field.get_default(call_default_factory=True))
-        yield Setting(prefix + name, default, " ".join((field.description or "").split()))
+        meaning = " ".join((field.description or "").split())
+        yield Setting(prefix + name, default, meaning + _choices(field.annotation, meaning))
         if section is not None and get_origin(field.annotation) is not dict:
             entry = "[]" if get_origin(field.annotation) is tuple else ""
             yield from _walk(section, f"{prefix}{name}{entry}.")
+
+
+def _choices(annotation: Any, meaning: str) -> str:
+    """Return a sentence with the texts that a setting can be, unless its meaning names them all."""
+    choices = [f"``{leaf}``" for leaf in leaf_types(annotation) if isinstance(leaf, str)]
+    choices = list(dict.fromkeys(choices))
+    if all(choice in meaning for choice in choices):
+        return ""
+    return f" Choices: {', '.join(choices)}."
 
 
 def _default(value: Any) -> str:

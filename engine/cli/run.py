@@ -11,7 +11,7 @@ import click
 
 from engine.config import RunConfig
 from engine.config_file import load_config
-from engine.errors import RunDirectoryError, RunInterruptedError
+from engine.errors import ConfigError, RunDirectoryError, RunInterruptedError
 from engine.layout import CHAMPION, CONFIG, JOURNAL, RECIPES, SUMMARY
 from engine.live_progress import make_progress
 
@@ -25,7 +25,7 @@ TOP = 10
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
 @click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
 @click.option("--plugin", "plugins", multiple=True, help="Python file with operators of your own.")
-@click.option("--operator", "operators", multiple=True, help="Breed with this operator only.")
+@click.option("--operator", "operators", multiple=True, help="Breed with this operator only, or these in equal shares.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option(
     "--allow-unsafe-unpickle",
@@ -56,6 +56,11 @@ def evolve(
     if allow_unsafe_unpickle:
         settings.append("teachers.allow_unsafe_unpickle=true")
     if operators:
+        if any(override.startswith("evolution.recipes") for override in overrides):
+            raise ConfigError(
+                "--operator makes recipes of its own: give either --operator or "
+                "--set evolution.recipes=..., not both"
+            )
         recipes = [{"operator": name} for name in operators]
         settings.append(f"evolution.recipes={json.dumps(recipes)}")
     config = load_config(preset_or_file, settings + _dispatch(workers, address))

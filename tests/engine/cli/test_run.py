@@ -12,7 +12,7 @@ from engine.champion import Champion
 from engine.cli import run
 from engine.config import RunConfig
 from engine.config_file import dump_config
-from engine.errors import RunInterruptedError
+from engine.errors import ConfigError, RunInterruptedError
 
 SUMMARY = {
     "genome": "3f9c1a7be210",
@@ -122,3 +122,10 @@ def test_ctrl_c_before_there_is_a_run_promises_nothing(launches) -> None:
     launches.error = KeyboardInterrupt()
     error = invoke(run.evolve, "smoke").exception
     assert not isinstance(error, RunInterruptedError)
+
+
+def test_an_operator_and_recipes_are_not_given_together() -> None:
+    options = ["smoke", "--operator", "unit", "--set", "evolution.recipes=[{operator: layer}]"]
+    result = CliRunner().invoke(run.evolve, options)
+    assert isinstance(result.exception, ConfigError)
+    assert "give either --operator or --set evolution.recipes" in str(result.exception)

@@ -74,3 +74,12 @@ def test_an_unknown_setting_is_answered_with_the_closest_one() -> None:
         lines_of("settings", "generatoins")
     with pytest.raises(ConfigError, match="'cultivar settings' lists them all"):
         lines_of("settings", "qqqqqq")
+
+
+def test_texts_that_a_setting_can_be_are_named() -> None:
+    meanings = {setting.name: setting.meaning for setting in describe_settings()}
+    assert meanings["distillation.ancestor"].endswith("Choices: ``shared``, ``independent``.")
+    assert "Choices" not in meanings["dispatch.address"]  # any host will do
+    assert meanings["evolution.recipes[].align"].endswith(
+        "Choices: ``none``, ``weights``, ``activations``, ``auto``."
+    )
