@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.recipe_table import RecipeRow
-from engine.records import plain
+from engine.plain import plain
 from populations.manager import Birth, Recipe
 from strategies.bandit import RecipeBandit, rewards
 from strategies.recipes import Outcome, RecipeDraw
