@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.recipe_table import RecipeRow
 from engine.plain import plain
+from engine.recipe_table import RecipeRow
 from populations.manager import Birth, Recipe
 from strategies.bandit import RecipeBandit, rewards
 from strategies.recipes import Outcome, RecipeDraw
