@@ -9,6 +9,7 @@ import numpy as np
 
 from populations.genome import Genome
 from populations.network import Weights
+from populations.reasons import shortened
 
 Kind = Literal["teacher", "ensemble", "ancestor", "student", "child", "control"]
 Status = Literal["ok", "rejected", "failed", "lost"]
@@ -108,7 +109,7 @@ class _Planned:
 
     def abandoned(self, status: Status, reason: str, attempts: int) -> Result:
         """Return a result that says why there is none."""
-        return Result(*self.key, status, reason, attempts=attempts)
+        return Result(*self.key, status, shortened(reason), attempts=attempts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from engine.dispatch.deadline import deadline
 from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT, after_failure
+from populations.reasons import told
 
 
 class SerialExecutor:
@@ -40,9 +41,7 @@ class SerialExecutor:
             # Same boundary as in a Ray task: whatever a batch raises is recorded, not fatal, and
             # an operator that calls sys.exit ends its child and not the run.
             except (Exception, SystemExit) as error:  # noqa: BLE001  # the task boundary
-                again, given_up = after_failure(
-                    batch, f"{type(error).__name__}: {error}", self._limits.attempts
-                )
+                again, given_up = after_failure(batch, told(error), self._limits.attempts)
                 queue.extendleft(reversed(again))
                 if given_up:
                     yield given_up
