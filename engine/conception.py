@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from engine.errors import ConceptionError
 from engine.seeding import stream
-from engine.user_code import blamed, checked
+from engine.user_code import blamed, checked, copied
 from populations.genome import Genome
 from populations.network import NetworkSpec, Weights
-from populations.plans import Align, ChildPlan, Mutator
+from populations.plans import Align, ChildPlan, Mutator, Operator
+from populations.reasons import shortened
 from strategies.alignment import align_parents
 from strategies.errors import NeedError
 from strategies.mutation import Newborn
 from strategies.operator import Family
-from strategies.parents import Parent, family_of, frozen
+from strategies.parents import Parent, family_of, frozen, leaves_ancestor
 from strategies.rescaling import restore_statistics
 
 
@@ -79,32 +80,43 @@ def conceive(spec: NetworkSpec, plan: ChildPlan, book: ParentBook) -> Weights:
             is no network of this architecture; the text names which, and why.
     """
     rng = stream(plan.seed)
+    operator = copied(plan.operator)
+    if leaves_ancestor(operator.needs, plan.align, len(plan.parents)):
+        raise ConceptionError(
+            f"{operator.name} needs parents in the order of units of their common ancestor, which "
+            f"align={plan.align} changes; use auto or none"
+        )
     with blamed("alignment"):
         parents = book.aligned(plan.parents, plan.align)
-    family = _family(spec, plan, parents, book)
-    with blamed(plan.operator.name):
-        child = checked(spec, plan.operator.cross(family, rng), f"child of {plan.operator.name}")
+    family = _family(spec, plan, operator, parents, book)
+    with blamed(operator.name):
+        child = checked(spec, operator.cross(family, rng), f"child of {operator.name}")
     if plan.rescale and len(parents) > 1:
         with blamed("rescale"):
             child = restore_statistics(spec, child, parents)
     if plan.mutation is not None:
-        with blamed(plan.mutation.name):
-            newborn = Newborn(_read_only(child), spec, book.states_for(plan.mutation))
-            mutant = plan.mutation.mutate(newborn, rng)
-            child = checked(spec, mutant, f"mutant of {plan.mutation.name}")
+        mutation = copied(plan.mutation)
+        with blamed(mutation.name):
+            newborn = Newborn(_read_only(child), spec, book.states_for(mutation))
+            mutant = mutation.mutate(newborn, rng)
+            child = checked(spec, mutant, f"mutant of {mutation.name}")
     return child
 
 
 def _family(
-    spec: NetworkSpec, plan: ChildPlan, parents: Sequence[Parent], book: ParentBook
+    spec: NetworkSpec,
+    plan: ChildPlan,
+    operator: Operator,
+    parents: Sequence[Parent],
+    book: ParentBook,
 ) -> Family:
     if not parents:
         return Family([], spec, [], [])
     ancestor = None if plan.ancestor is None else book.parent(plan.ancestor).weights
     try:
-        return family_of(plan.operator, parents, plan.fitness, ancestor)
+        return family_of(operator, parents, plan.fitness, ancestor)
     except NeedError as error:
-        raise ConceptionError(str(error)) from error
+        raise ConceptionError(shortened(str(error))) from error
 
 
 def _read_only(weights: Weights) -> Weights:

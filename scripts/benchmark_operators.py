@@ -84,10 +84,15 @@ def sides() -> dict[str, Callable[[], object]]:
     }
     for name in crossovers.available():
         operator = crossovers.create(name)
-        for mode in MODES if operator.n_parents > 1 else MODES[:1]:
+        for mode in MODES if _movable(operator) else MODES[:1]:
             births = plans(genomes, operator, mode)
             measured[f"{name}, {mode}"] = lambda births=births: breed(births)
     return measured
+
+
+def _movable(operator: CrossoverOperator) -> bool:
+    """Tell whether parents may be aligned at all: not if they keep the order of an ancestor."""
+    return operator.n_parents > 1 and "ancestor" not in operator.needs
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
-from populations.plans import Operator
+from populations.plans import Align, Operator
 from strategies.errors import NeedError
 from strategies.forward import pre_activations
 from strategies.gradients import fisher_diagonal
@@ -215,6 +215,20 @@ def family_of(
     return Family(weights, specs[0], [parent.id for parent in parents], fitness, given, specs)
 
 
+def leaves_ancestor(needs: Sequence[str], align: Align, n_parents: int) -> bool:
+    """Tell whether an alignment moves parents out of the unit order of an ancestor that is needed.
+
+    Those who descend from one genome have their units in its order; put into the best order for
+    one another, they are no longer comparable to it.
+
+    Args:
+        needs: What the operator needs.
+        align: The alignment.
+        n_parents: Number of parents; a single one is never moved.
+    """
+    return "ancestor" in needs and align in ("weights", "activations") and n_parents > 1
+
+
 def _given(
     operator: Operator, need: str, parents: Sequence[Parent], ancestor: Weights | None
 ) -> Any:
@@ -231,10 +245,24 @@ def _given(
     if ancestor is None:
         raise NeedError(
             f"{operator.name} needs parents with a recorded common ancestor, but "
-            f"{' and '.join(parent.id for parent in parents)} have none; let students start from a "
-            "shared one (distillation.ancestor: shared)"
+            f"{_descent(parents)}; students share one with distillation.ancestor: shared, but a "
+            "network from scratch (fresh) and a child of strangers that were not aligned (align: "
+            "none) begin a line of their own: leave such recipes out"
         )
     return ancestor
+
+
+def _descent(parents: Sequence[Parent]) -> str:
+    """Tell whose order of units parents keep."""
+    names = " and ".join(parent.id for parent in parents)
+    bases = {parent.basis for parent in parents}
+    if bases == {""}:
+        return f"{names} have none"
+    if len(bases) == 1:
+        return f"that of {names} is not at hand"
+    return " and ".join(
+        f"{parent.id} descends from {parent.basis or 'none that is recorded'}" for parent in parents
+    )
 
 
 def _check_architecture(operator: Operator, first: Parent, other: Parent) -> None:

@@ -1,6 +1,7 @@
 """Births of small CartPole networks: what comes out, what fails, and that batches do not matter."""
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -553,11 +554,106 @@ def test_parents_without_a_common_ancestor_are_refused_by_name(world: World) -> 
     refused, neighbor = breed(world, plan(0, pair, Curious()), plan(1, pair))
     assert refused.status == "failed"
     assert refused.reason == (
-        f"curious needs parents with a recorded common ancestor, but {pair[0].id} and "
-        f"{pair[1].id} have none; let students start from a shared one "
-        "(distillation.ancestor: shared)"
+        f"curious needs parents with a recorded common ancestor, but {pair[0].id} descends from "
+        f"{pair[0].id} and {pair[1].id} descends from {pair[1].id}; students share one with "
+        "distillation.ancestor: shared, but a network from scratch (fresh) and a child of "
+        "strangers that were not aligned (align: none) begin a line of their own: leave such "
+        "recipes out"
     )
     assert neighbor.status == "ok"
+
+
+@pytest.mark.parametrize("align", ["weights", "activations"])
+def test_parents_are_not_moved_out_of_the_order_of_their_ancestor(world: World, align: str) -> None:
+    pair = world.students[:2]
+    related = replace(plan(0, pair, Curious(), align=align), ancestor=world.students[2].id)
+    refused, neighbor = breed(world, related, plan(1, pair, align=align))
+    assert refused.reason == (
+        "curious needs parents in the order of units of their common ancestor, which "
+        f"align={align} changes; use auto or none"
+    )
+    assert (refused.status, neighbor.status) == ("failed", "ok")
+    for harmless in ("auto", "none"):
+        assert breed(world, replace(related, align=harmless))[0].status == "ok"
+
+
+# --- operators that change themselves ----------------------------------------------------------
+
+
+class Drifting(WeightedCrossover):
+    """Is another one after every child."""
+
+    name = "drifting"
+
+    def __init__(self, low: float = 0.1) -> None:
+        super().__init__(low, 0.9)
+        self.seen: list[int] = []
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        child = super().cross(parents, rng)
+        self.low = self.high
+        self.seen.append(1)
+        return {name: tensor + np.float32(len(self.seen) - 1) for name, tensor in child.items()}
+
+
+class Growing(GaussianMutation):
+    """Doubles its noise with every mutant."""
+
+    name = "growing"
+
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Weights:
+        mutant = super().mutate(child, rng)
+        self.scale *= 2
+        return mutant
+
+
+def test_what_an_operator_does_to_itself_reaches_no_other_child(world: World) -> None:
+    operator, mutation = Drifting(), Growing(0.1)
+    plans = [plan(i, world.students[:2], operator, mutation) for i in range(3)]
+    together = [facts(result) for result in breed(world, *plans)]
+    for child, found in zip(plans, together, strict=True):
+        own = replace(child, operator=Drifting(), mutation=Growing(0.1))
+        assert facts(breed(world, own)[0]) == found
+    # What the leaderboard will show is what was configured.
+    assert (operator.params, operator.seen) == ({"low": 0.1}, [])
+    assert mutation.scale == 0.1
+
+
+class Holding(WeightedCrossover):
+    """Keeps what cannot be copied."""
+
+    name = "holding"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_an_operator_that_cannot_be_copied_fails_its_child(world: World) -> None:
+    pair = world.students[:2]
+    failed, neighbor = breed(world, plan(0, pair, Holding()), plan(1, pair))
+    assert failed.status == "failed"
+    assert failed.reason.startswith("holding cannot be copied for its child: TypeError: ")
+    assert failed.reason.endswith("attributes that cannot be, such as an open file")
+    assert facts(neighbor) == facts(breed(world, plan(1, pair))[0])
+
+
+class Verbose(WeightedCrossover):
+    """Has much to say."""
+
+    name = "verbose"
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+        raise ValueError("line\n" * 1_000_000)
+
+
+def test_the_reason_of_a_failure_fits_a_cell(world: World) -> None:
+    (failed,) = breed(world, plan(0, world.students[:2], Verbose()))
+    assert failed.reason.startswith("verbose: ValueError: line line line ")
+    assert failed.reason.endswith("...")
+    assert len(failed.reason) < 600
+    abandoned = plan(0).abandoned("failed", "x" * 3_000_000, 2)
+    assert (len(abandoned.reason), abandoned.attempts) == (500, 2)
 
 
 def test_what_was_not_declared_is_not_given(world: World) -> None:

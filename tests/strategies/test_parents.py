@@ -174,7 +174,7 @@ def test_an_operator_that_needs_no_states_gets_parents_without() -> None:
 
 def test_a_missing_ancestor_is_refused_with_the_names_of_the_parents() -> None:
     parents = [random_parent(SPEC, name=name) for name in ("one", "two")]
-    with pytest.raises(NeedError, match=r"needy needs .* ancestor, but one and two have none"):
+    with pytest.raises(NeedError, match=r"needy needs .* ancestor, but one and two have none; stu"):
         family_of(Needy("ancestor"), parents, [0.0, 0.0])
 
 
