@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from populations.reasons import shortened, told
 from strategies.checks import number, whole_number
 from strategies.errors import SelectionError
 from strategies.operator import constructor_params
@@ -44,6 +47,7 @@ class Selection(ABC):
 
         Raises:
             SelectionError: Fewer candidates than ``n_parents`` have a fitness.
+            ValueError: :meth:`draw` gave something else than it should.
         """
         ranking = fittest_first(fitness)
         if len(ranking) < n_parents:
@@ -53,7 +57,8 @@ class Selection(ABC):
             )
         if len(ranking) == n_parents:
             return tuple(int(index) for index in ranking)
-        ranks = sorted(self.draw(len(ranking), n_parents, rng))
+        drawn = self.draw(len(ranking), n_parents, rng)
+        ranks = sorted(_distinct("draw", drawn, n_parents, len(ranking)))
         return tuple(int(ranking[rank]) for rank in ranks)
 
     @abstractmethod
@@ -74,6 +79,64 @@ class Selection(ABC):
 
 selections: Registry[Selection] = Registry("selection", Selection)
 """All selections by name."""
+
+
+class CheckedSelection:
+    """Asks a selection for parents, and takes nothing else than parents from it.
+
+    A selection is code of the user's own, and chooses where the whole run is decided: what it gets
+    wrong must not be believed, nor end the run with anything but a sentence.
+
+    Attributes:
+        selection: The selection that is asked.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+
+    def select(
+        self, fitness: NDArray[np.float64], n_parents: int, rng: np.random.Generator
+    ) -> tuple[int, ...]:
+        """Return the indices of the parents of one child; see :meth:`Selection.select`.
+
+        Indices in another order are sorted, fitter first, ties by index: it is clear who the
+        parents are.
+
+        Raises:
+            SelectionError: Whatever the selection raised; or it did not give ``n_parents``
+                different indices of candidates that have a fitness.
+        """
+        shown = np.array(fitness, np.float64)
+        shown.flags.writeable = False
+        ranking = [int(index) for index in fittest_first(shown)]
+        try:
+            chosen = self.selection.select(shown, n_parents, rng)
+            indices = _distinct("select", chosen, n_parents, len(shown))
+            for index in indices:
+                if index not in ranking:
+                    raise ValueError(f"select gave candidate {index}, which has no fitness")
+        except (Exception, SystemExit) as error:  # it may raise anything
+            raise SelectionError(
+                f"the selection {self.selection.name} cannot choose {n_parents} of {len(shown)} "
+                f"candidates: {told(error)}; 'cultivar operators check' tells what is wrong with it"
+            ) from error
+        return tuple(sorted(indices, key=ranking.index))
+
+
+def _distinct(method: str, given: object, n: int, below: int) -> list[int]:
+    """Return what user code gave, if it is ``n`` different whole numbers from 0 below a limit.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    values = list(given) if isinstance(given, Iterable) else []
+    found = {int(v) for v in values if not isinstance(v, bool) and isinstance(v, Integral)}
+    if len(values) == len(found) == n and all(0 <= value < below for value in found):
+        return [int(value) for value in values]
+    raise ValueError(
+        f"{method} gave {shortened(repr(given))} instead of {n} different whole numbers from 0 to "
+        f"{below - 1}"
+    )
 
 
 def fittest_first(fitness: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from strategies.errors import SelectionError
 from strategies.selection import (
+    CheckedSelection,
     RankSelection,
     Selection,
     TournamentSelection,
@@ -156,3 +158,97 @@ def test_invalid_params_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cls(**params)
+
+
+# --- what is made of a selection that is wrong ---------------------------------------------------
+
+
+class Drawing(Selection):
+    """Draws what it is told to, as ranks or as indices."""
+
+    name = "drawing"
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    def draw(self, n_candidates: int, n_parents: int, rng: np.random.Generator) -> Any:
+        if isinstance(self.given, BaseException):
+            raise self.given
+        return self.given
+
+
+class Choosing(Drawing):
+    """Chooses what it is told to, without a look at ranks."""
+
+    name = "choosing"
+
+    def select(self, fitness: Any, n_parents: int, rng: np.random.Generator) -> Any:
+        return self.draw(len(fitness), n_parents, rng)
+
+
+WRONG = [
+    [0],
+    [],
+    None,
+    7,
+    [0, 0],
+    [0, 2, 3],
+    [0.0, 2.0],
+    [True, 2],
+    [0, 9],
+    [-1, 0],
+    RuntimeError("boom"),
+    SystemExit("enough"),
+]
+
+
+@pytest.mark.parametrize("given", WRONG, ids=repr)
+@pytest.mark.parametrize("kind", [Drawing, Choosing])
+def test_what_is_no_choice_of_parents_is_refused_by_name(kind: type[Drawing], given: Any) -> None:
+    selection = kind(given)
+    with pytest.raises(SelectionError) as caught:
+        CheckedSelection(selection).select(FITNESS, 2, np.random.default_rng(0))
+    text = str(caught.value)
+    assert text.startswith(f"the selection {selection.name} cannot choose 2 of 6 candidates: ")
+    assert "\n" not in text
+    assert (str(given) if isinstance(given, BaseException) else repr(given)) in text
+
+
+def test_a_long_text_of_a_selection_is_cut() -> None:
+    for wrong in (RuntimeError("x" * 3_000_000), list(range(1_000_000))):
+        with pytest.raises(SelectionError) as caught:
+            CheckedSelection(Choosing(wrong)).select(FITNESS, 2, np.random.default_rng(0))
+        assert len(str(caught.value)) < 1500
+
+
+def test_candidates_without_a_fitness_are_refused() -> None:
+    with pytest.raises(SelectionError, match="select gave candidate 1, which has no fitness"):
+        CheckedSelection(Choosing([2, 1])).select(FITNESS, 2, np.random.default_rng(0))
+
+
+def test_the_fitness_that_is_shown_cannot_be_changed() -> None:
+    class Writing(Choosing):
+        name = "writing"
+
+        def select(self, fitness: Any, n_parents: int, rng: np.random.Generator) -> Any:
+            fitness[:] = 0
+            return (0, 2)
+
+    with pytest.raises(SelectionError, match=r"the selection writing .*read-only"):
+        CheckedSelection(Writing(None)).select(FITNESS, 2, np.random.default_rng(0))
+
+
+def test_parents_in_another_order_are_put_in_theirs() -> None:
+    ties = np.array([4.0, 9.0, 4.0, 1.0])
+    for others in ([3, 2, 0, 1], np.array([0, 3, 1, 2]), {0, 1, 2, 3}):
+        chosen = CheckedSelection(Choosing(others)).select(ties, 4, np.random.default_rng(0))
+        assert chosen == (1, 0, 2, 3)
+        assert {type(index) for index in chosen} == {int}
+
+
+def test_a_selection_that_is_right_is_believed(selection: Selection) -> None:
+    for seed in range(20):
+        for n_parents in range(6):
+            expected = selection.select(FITNESS, n_parents, np.random.default_rng(seed))
+            checked = CheckedSelection(selection)
+            assert checked.select(FITNESS, n_parents, np.random.default_rng(seed)) == expected
