@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from engine.config_base import Count, CountOrZero, Positive, Section, Share
+from engine.config_base import Count, CountOrZero, Section, Share
 from populations.plans import Align
 
 T = TypeVar("T", bound=str)
@@ -48,8 +48,9 @@ class RecipeConfig(Section):
     finetune: Texts = "default"
     """Name in ``finetune_presets``, or ``default`` for ``finetune`` itself; or a list of them."""
     rescale: bool = False
-    """Give the child's hidden units the interpolated statistics of its parents' units."""
-    weight: Positive = 1.0
+    """Give the child's hidden units the interpolated statistics of its parents' units, of which
+    there must be two or more."""
+    weight: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """How often a mix draws it, relative to other recipes; combinations of lists share it evenly.
     A grid and a bandit pay no heed to it."""
 
@@ -81,7 +82,8 @@ class MutationConfig(Section):
     """Arguments of the mutation."""
     adapt: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Deviation of the log-normal factor on the step size that is inherited from the fitter parent;
-    0 keeps the size of ``params`` for all."""
+    0 keeps the size of ``params`` for all. A size outside the mutation's range becomes the nearer
+    end; one that the mutation refuses leaves the child with its parent's."""
 
 
 DEFAULT_RECIPES = tuple(
@@ -105,7 +107,9 @@ class EvolutionConfig(Section):
     controls: CountOrZero = 2
     """Births per generation of each control (clone + fine-tune, random + fine-tune)."""
     draw: Literal["mix", "grid", "bandit"] = "mix"
-    """Who gets which recipe: drawn by weight, all in turn, or more of those that improve more."""
+    """Who gets which recipe: drawn by weight, all in turn, or more of those that improve more. A
+    ``bandit`` measures a child against the fittest of its own parents, which is a higher bar for
+    recipes with more parents, and a lower one for ``clone`` and ``fresh``."""
     recipes: Annotated[tuple[RecipeConfig, ...], Field(min_length=1)] = DEFAULT_RECIPES
     """Ways to make a child."""
     bandit: BanditConfig = BanditConfig()

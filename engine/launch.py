@@ -42,7 +42,7 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
             f"{config.dispatch.address}; leave one of them out"
         )
     make_selection(config)
-    ConfiguredRecipes(config, 1).check(config.evolution.population)
+    ConfiguredRecipes(config, 1).check()
     if not (run_directory / JOURNAL).exists():
         _check(config)
     with RunDirectory.open(run_directory, config) as directory:

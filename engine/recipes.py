@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +24,9 @@ from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.errors import StrategyError
 from strategies.mutation import Mutation, mutations
+from strategies.mutation.adaptation import adapted, check_adaptable
 from strategies.operator import CrossoverOperator
+from strategies.parents import leaves_ancestor
 from strategies.recipes import Outcome, RecipeDraw, RecipeGrid, RecipeMix
 from strategies.selection import Selection, selections
 
@@ -62,18 +62,35 @@ class ConfiguredRecipes:
         self._draw = _draw(config, [one.weight for one in self._combinations])
         self._tally = RecipeTally(len(self._combinations))
 
-    def check(self, population: int) -> None:
-        """Refuse operators that need what there will not be.
+    def check(self) -> None:
+        """Refuse recipes that need what there will not be, or whose settings are at odds.
 
         Raises:
-            ConfigError: An operator needs more parents than ``population``, or a common ancestor
-                that students do not have.
+            ConfigError: An operator needs more parents than there will be, or a common ancestor
+                that students do not have or that the alignment moves them away from; or a recipe
+                rescales children that do not have two parents.
         """
-        for entry, operator, _, _ in self._combinations:
-            if operator.n_parents > population:
+        sizes = {
+            "evolution.population": self._config.evolution.population,
+            "distillation.students": self._config.distillation.students,
+        }
+        for entry, operator, recipe, _ in self._combinations:
+            for setting, size in sizes.items():
+                if operator.n_parents > size:
+                    raise ConfigError(
+                        f"{entry}: {operator.name} needs {operator.n_parents} parents, but "
+                        f"{setting} is {size}; raise it, or leave the operator out"
+                    )
+            if leaves_ancestor(operator.needs, recipe.align, operator.n_parents):
                 raise ConfigError(
-                    f"{operator.name} needs {operator.n_parents} parents, but "
-                    f"evolution.population is {population}"
+                    f"{entry}.align is {recipe.align}, but {operator.name} needs parents in the "
+                    "order of units of their common ancestor, which that changes; "
+                    "use auto or none"
+                )
+            if recipe.rescale and operator.n_parents < 2:
+                raise ConfigError(
+                    f"{entry}.rescale is true, but {operator.name} takes {operator.n_parents} "
+                    "parents, and only children of two or more are rescaled; set it to false"
                 )
             if "ancestor" in operator.needs and self._config.distillation.ancestor != "shared":
                 raise ConfigError(
@@ -81,6 +98,18 @@ class ConfiguredRecipes:
                     f"distillation.ancestor is {self._config.distillation.ancestor}; set it to "
                     "shared, or leave the operator out"
                 )
+
+    def notes(self) -> list[str]:
+        """Return what a user should know of recipes that get in the way of one another."""
+        operators = [one.operator for one in self._combinations]
+        related = sorted({each.name for each in operators if "ancestor" in each.needs})
+        scratch = sorted({each.name for each in operators if each.n_parents == 0})
+        if not related or not scratch:
+            return []
+        return [
+            f"networks from scratch ({', '.join(scratch)}) have no ancestor in common with others: "
+            f"where they become parents, children of {', '.join(related)} fail"
+        ]
 
     def draw(self, generation: int, index: int, rng: np.random.Generator) -> Recipe:
         """Return the recipe of one child."""
@@ -99,18 +128,14 @@ class ConfiguredRecipes:
     ) -> Mutator | None:
         """Return how a child is mutated, given its parents, fitter first.
 
-        With ``adapt`` above 0 its step size is that of the fitter parent's mutation times
-        ``exp(adapt * z)`` with ``z ~ N(0, 1)``: the log-normal rule of Schwefel, as in Beyer &
-        Schwefel 2002, "Evolution strategies - A comprehensive introduction", Natural Computing
-        1(1). A parent without a mutation, such as a student, counts as one with the configured one.
+        With ``adapt`` above 0 its step size is inherited from the fitter parent, see
+        ``strategies/mutation/adaptation.py``. A parent without a mutation, such as a student,
+        counts as one with the configured one.
         """
         settings, mutation = self._config.evolution.mutation, self._mutation
         if recipe.mutation is None or mutation is None or settings is None or not settings.adapt:
             return recipe.mutation
-        assert mutation.step_size is not None, "checked when the mutation was made"
-        inherited = (parents[0].mutation or mutation).params[mutation.step_size]
-        size = inherited * math.exp(settings.adapt * rng.standard_normal())
-        return mutation.with_step_size(min(size, sys.float_info.max))
+        return adapted(mutation, parents[0].mutation or mutation, settings.adapt, rng)
 
     def controls(self) -> Sequence[Recipe]:
         """Return clone + fine-tune and random + fine-tune, both without mutation."""
@@ -171,11 +196,14 @@ def _mutation(config: RunConfig) -> Mutation | None:
         mutation = mutations.create(settings.name, settings.params)
     except StrategyError as error:
         raise ConfigError(f"evolution.mutation: {error}") from error
-    if settings.adapt and mutation.step_size is None:
-        raise ConfigError(
-            f"evolution.mutation.adapt is {settings.adapt}, but the mutation {mutation.name} has "
-            "no step size to adapt; set it to 0, or choose another mutation"
-        )
+    if settings.adapt:
+        try:
+            check_adaptable(mutation)
+        except ValueError as error:
+            raise ConfigError(
+                f"evolution.mutation.adapt is {settings.adapt}, but {error}; set it to 0, or "
+                "choose another mutation or step size"
+            ) from error
     return mutation
 
 

@@ -166,7 +166,7 @@ def test_all_errors_are_reported_at_once(tmp_path) -> None:
         "evolution.children must be a whole number, not 'many'",
         "evolution.batch_size must be a whole number, not 2.5",
         "evolution.recipes[0].operator must be text, not 3",
-        "evolution.recipes[0].weight must be more than 0, not -1",
+        "evolution.recipes[0].weight must be at least 1e-06, not -1",
         "evolution.recipes[1].operator is missing",
         "evolution.recipes[2].operator[1] must be text, not 3",
         "evolution.recipes[2].align[0] must be 'none', 'weights', 'activations' or 'auto', "
@@ -423,7 +423,7 @@ def test_scalars_are_read_as_in_yaml_1_2(text, value) -> None:
                         operator=NUMBER_LIKE | st.lists(NUMBER_LIKE, min_size=1, max_size=2),
                         finetune=st.sampled_from(["default", "1e-3", ["1e-3", "default"]]),
                         params=st.dictionaries(st.text(max_size=5), st.floats() | NUMBER_LIKE),
-                        weight=st.floats(1e-9, 1e9),
+                        weight=st.floats(1e-6, 1e6),
                     ),
                     min_size=1,
                     max_size=3,

@@ -311,13 +311,72 @@ def test_operators_that_need_what_there_will_not_be_are_refused() -> None:
         r"distillation\.ancestor is independent; set it to shared"
     )
     with pytest.raises(ConfigError, match=message):
-        ConfiguredRecipes(config, 2).check(16)
-    ConfiguredRecipes(evolution(recipes=[entry]), 2).check(16)  # shared is the default
-    crowd = ConfiguredRecipes(evolution(recipes=[{"operator": "crowd"}]), 2)
-    with pytest.raises(
-        ConfigError, match=r"crowd needs 17 parents, but evolution\.population is 16"
-    ):
-        crowd.check(16)
+        ConfiguredRecipes(config, 2).check()
+    ConfiguredRecipes(evolution(recipes=[entry]), 2).check()  # shared is the default
+
+
+@pytest.mark.usefixtures("more_operators")
+@pytest.mark.parametrize(
+    ("population", "students", "few"),
+    [(16, 32, r"evolution\.population is 16"), (32, 16, r"distillation\.students is 16")],
+)
+def test_operators_that_need_more_parents_than_there_will_be_are_refused(
+    population: int, students: int, few: str
+) -> None:
+    settings = {"recipes": [{"operator": "crowd"}], "elites": 2}
+
+    def recipes(population: int, students: int) -> ConfiguredRecipes:
+        config = make_config(
+            evolution=settings | {"population": population}, distillation={"students": students}
+        )
+        return ConfiguredRecipes(config, 2)
+
+    message = rf"recipes\[0\]: crowd needs 17 parents, but {few}; raise it"
+    with pytest.raises(ConfigError, match=message):
+        recipes(population, students).check()
+    recipes(17, 17).check()
+
+
+@pytest.mark.parametrize("align", ["weights", "activations", ["auto", "weights"]])
+def test_an_alignment_that_leaves_the_ancestor_is_refused(align: Any) -> None:
+    recipes = [{"operator": "layer", "align": align}, {"operator": ["ties", "unit"]}]
+    ConfiguredRecipes(evolution(recipes=recipes), 2).check()
+    recipes[1]["align"] = align
+    message = (
+        r"evolution\.recipes\[1\]\.align is (weights|activations), but ties needs parents in the "
+        "order of units of their common ancestor, which that changes; use auto or none"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredRecipes(evolution(recipes=recipes), 2).check()
+
+
+@pytest.mark.parametrize("name", ["clone", "fresh"])
+def test_children_of_fewer_than_two_parents_cannot_be_rescaled(name: str) -> None:
+    entry = {"operator": ["unit", name], "rescale": True}
+    message = (
+        rf"evolution\.recipes\[0\]\.rescale is true, but {name} takes . parents, and only "
+        "children of two or more are rescaled; set it to false"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredRecipes(evolution(recipes=[entry]), 2).check()
+
+
+@pytest.mark.parametrize("weight", [5e-324, 9e-7, 1.1e6, 1e308])
+def test_weights_that_would_drown_the_others_are_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        evolution(recipes=[{"operator": "unit", "weight": weight}])
+    evolution(recipes=[{"operator": "unit", "weight": w} for w in (1e-6, 1e6)])
+
+
+def test_networks_from_scratch_beside_operators_that_need_an_ancestor_are_noted() -> None:
+    def notes(*operators: str) -> list[str]:
+        return ConfiguredRecipes(evolution(recipes=[{"operator": [*operators]}]), 2).notes()
+
+    assert notes("ties", "unit") == notes("fresh", "unit") == []
+    assert notes("ties", "fresh", "dare", "unit") == [
+        "networks from scratch (fresh) have no ancestor in common with others: where they become "
+        "parents, children of dare, ties fail"
+    ]
 
 
 # --- self-adaptation ---------------------------------------------------------------------------
@@ -392,6 +451,14 @@ def test_a_mutation_without_a_step_size_cannot_be_adapted(monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match=message):
         ConfiguredRecipes(evolution(mutation={"name": "steps", "adapt": 0.1}), 2)
     ConfiguredRecipes(evolution(mutation={"name": "steps"}), 2)
+
+
+def test_a_step_size_of_zero_cannot_be_adapted() -> None:
+    mutation: dict[str, Any] = {"adapt": 0.1, "params": {"scale": 0}}
+    message = "the step size scale of the mutation gaussian is 0, and must be above 0 to adapt"
+    with pytest.raises(ConfigError, match=message):
+        ConfiguredRecipes(evolution(mutation=mutation), 2)
+    ConfiguredRecipes(evolution(mutation=mutation | {"adapt": 0}), 2)
 
 
 # --- streams -----------------------------------------------------------------------------------
