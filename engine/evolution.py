@@ -27,6 +27,7 @@ from populations.leaderboard import Columns, Row
 from populations.manager import PopulationManager, Sizes
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result
 from populations.population import Record
+from strategies.selection import CheckedSelection
 
 ADVICE = {  # by phase and what became of all
     ("children", "failed"): ". 'cultivar operators check' tells what is wrong with an operator",
@@ -79,6 +80,7 @@ class _Run:
         self._progress = progress
         self._stop = stop
         self._recipes: ConfiguredRecipes  # made when the teachers are known
+        self._was_barren = False  # whether the last generation had no child that did not fail
         self._n_computed = 0  # plans of the last dispatch that the journal had no answer to
         self._n_replayed = 0  # generations without such a plan since the last one with
 
@@ -106,6 +108,8 @@ class _Run:
             f"of their ensemble: {returns[-1]}"
         )
         self._recipes = ConfiguredRecipes(config, len(prepared.teachers))
+        for text in self._recipes.notes():
+            self._progress.note(text)
         manager = PopulationManager(
             Sizes(
                 population=config.evolution.population,
@@ -113,7 +117,7 @@ class _Run:
                 controls=config.evolution.controls,
                 archive=config.evaluation.champion_candidates,
             ),
-            selection,
+            CheckedSelection(selection),
             self._recipes,
             RunSeeds(config.seed),
         )
@@ -264,7 +268,12 @@ class _Run:
             )
 
     def _report_failures(self, births: Sequence[ChildPlan], results: Sequence[Result]) -> None:
-        """Tell how many births failed and why, and stop where all children did."""
+        """Tell how many births failed and why, and stop where no children come any more.
+
+        In a generation of few children, all may fail by chance: a run that was well before goes on
+        with their parents. If not one child of the first generation succeeds, or of two in a row,
+        something is wrong with all of them.
+        """
         failures = [result for result in results if result.status in ("failed", "lost")]
         if failures and self._n_computed:
             self._progress.note(
@@ -274,8 +283,15 @@ class _Run:
         of_children = [
             result for plan, result in zip(births, results, strict=True) if plan.kind == "child"
         ]
-        if all(result.status in ("failed", "lost") for result in of_children):
+        is_barren = all(result.status in ("failed", "lost") for result in of_children)
+        if is_barren and (self._was_barren or births[0].generation == 1):
             self._refuse_extinction(births[: len(of_children)], of_children)
+        if is_barren and self._n_computed:
+            self._progress.note(
+                f"generation {births[0].generation} has no children: the run goes on with their "
+                "parents, and stops if that happens again in the next one"
+            )
+        self._was_barren = is_barren
 
     def _summarize(
         self,

@@ -25,6 +25,8 @@ from engine.recipe_table import read_table
 from engine.run_directory import RunDirectory
 from populations.leaderboard import stable_bytes
 from populations.plans import Result
+from strategies.errors import SelectionError
+from strategies.selection import TournamentSelection
 
 
 class Executor(SerialExecutor):
@@ -199,6 +201,94 @@ def test_a_stage_where_nothing_succeeds_ends_the_run_and_says_why(
     for _ in range(2):  # going on finds the same
         with pytest.raises(ExtinctionError, match=message):
             run(tmp_path / "run", config, Executor(spoil))
+
+
+class Notes(SilentProgress):
+    """Keeps what a user is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def barren(*generations: int) -> Callable[[Result], Result]:
+    """Return a change of results that lets all children of some generations fail."""
+
+    def spoil(result: Result) -> Result:
+        is_child = result.phase == "children" and result.generation in generations
+        return without_genome(result, "failed", "bad luck") if is_child else result
+
+    return spoil
+
+
+def longer(config: RunConfig, generations: int) -> RunConfig:
+    return with_recipes(config, [{"operator": "unit"}], generations=generations)
+
+
+def test_a_generation_without_children_does_not_end_a_healthy_run(tmp_path, config) -> None:
+    config = longer(config, 5)
+    progress, path = Notes(), tmp_path / "whole"
+    with RunDirectory.open(path, config) as directory:
+        evolve(directory, Executor(barren(2, 4)), progress)
+    told = [text for text in progress.texts if "has no children" in text]
+    assert told == [
+        f"generation {number} has no children: the run goes on with their parents, and stops if "
+        "that happens again in the next one"
+        for number in (2, 4)
+    ]
+    # A run that is stopped in the barren generation goes on in the same way.
+    stop = threading.Event()
+
+    def stop_in_generation_2(result: Result) -> Result:
+        if result.generation == 2:
+            stop.set()
+        return barren(2, 4)(result)
+
+    stopped = tmp_path / "stopped"
+    with RunDirectory.open(stopped, config) as directory, pytest.raises(RunInterruptedError):
+        evolve(directory, Executor(stop_in_generation_2), SilentProgress(), stop)
+    with RunDirectory.resume(stopped) as directory:
+        evolve(directory, Executor(barren(2, 4)), SilentProgress())
+    assert stable_bytes(stopped) == stable_bytes(path)
+
+
+def test_two_generations_in_a_row_without_children_end_the_run(tmp_path, config) -> None:
+    message = "all 7 children of generation 3 were failed; the first one because: bad luck"
+    for _ in range(2):  # going on finds the same
+        with pytest.raises(ExtinctionError, match=message):
+            run(tmp_path / "run", longer(config, 5), Executor(barren(2, 3)))
+
+
+def test_a_wrong_selection_ends_the_run_before_children_are_bred_and_loses_nothing(
+    tmp_path, config, monkeypatch
+) -> None:
+    whole = run(tmp_path / "whole", config, Executor(unchanged))
+    right = TournamentSelection.draw
+
+    def wrong(self: TournamentSelection, n: int, n_parents: int, rng: Any) -> list[int]:
+        return [*right(self, n, n_parents, rng)[:-1], n]
+
+    path, executor = tmp_path / "run", Executor(unchanged)
+    monkeypatch.setattr(TournamentSelection, "draw", wrong)
+    with pytest.raises(SelectionError, match="the selection tournament cannot choose"):
+        run(path, config, executor)
+    assert {plan.phase for batch in executor.batches for plan in batch.plans} == {
+        "ancestor",
+        "students",
+    }
+    monkeypatch.undo()
+    assert len(run(path, config, Executor(unchanged))) == len(whole)
+    assert stable_bytes(path) == stable_bytes(tmp_path / "whole")
+
+
+def test_what_gets_in_the_way_of_one_another_is_noted_at_the_start(tmp_path, config) -> None:
+    progress = Notes()
+    config = with_recipes(config, [{"operator": ["ties", "fresh"]}], generations=1)
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        evolve(directory, Executor(unchanged), progress)
+    assert any("children of ties fail" in text for text in progress.texts)
 
 
 def test_every_generation_is_summarized(tmp_path, config) -> None:
