@@ -27,6 +27,11 @@ class RecipeBandit(RecipeDraw):
     What an arm is worth changes as the population does, hence the discount; it applies to all arms,
     also to those without children.
 
+    What is rewarded is improvement over the better parent, not fitness. The more parents a recipe
+    takes, the fitter the fittest of them is on average: recipes of many parents have a higher bar
+    to clear than those of one, and children of equal fitness earn the former less. Improvement
+    tells what a recipe adds to what was there; compare fitness on the leaderboard for the rest.
+
     Source: Raj & Kalyani 2017, "Taming Non-stationary Bandits: A Bayesian Approach",
     arXiv:1707.09727. We differ in three ways: a time step is a generation, since all children of
     one are planned before any is scored; rewards are fractions that are credited as they are,
@@ -116,8 +121,8 @@ def rewards(improvements: Sequence[float | None]) -> NDArray[np.float64]:
     a score gets 0.
 
     Args:
-        improvements: Fitness of each child minus that of its better parent, finite; None where it
-            was not scored.
+        improvements: Fitness of each child minus that of the fittest of its own parents, finite;
+            None where it was not scored. A child of more parents has to beat a fitter one.
     """
     scored = np.array([value is not None for value in improvements], bool)
     values = np.array([value for value in improvements if value is not None], np.float64)

@@ -21,7 +21,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         recipe: Number of the recipe that it was made with.
-        improvement: Its fitness minus that of its better parent; None where it was not scored.
+        improvement: Its fitness minus that of its better parent, whatever the number of parents;
+            None where it was not scored.
     """
 
     recipe: int
