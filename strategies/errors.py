@@ -20,7 +20,7 @@ class OperatorParameterError(StrategyError):
 
 
 class PluginError(StrategyError):
-    """A plug-in cannot be loaded, or is not an operator."""
+    """A plug-in cannot be loaded, is not an operator, or declares what cannot be."""
 
 
 class AlignmentError(StrategyError):

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar
 
+from strategies.declaration import (
+    NAME,
+    Fault,
+    constructor_faults,
+    declaration_faults,
+    first_fault,
+    params_faults,
+)
 from strategies.errors import (
     OperatorNameError,
     OperatorParameterError,
     PluginError,
+    StrategyError,
     UnknownOperatorError,
 )
-from strategies.operator import CrossoverOperator, constructor_params
+from strategies.operator import CrossoverOperator
 from strategies.user_code import import_class, told
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 FILE_MODULE = "cultivar_plugin_"
 """How the names of modules begin that are loaded from a file of the user's own."""
 
@@ -130,15 +137,23 @@ class Registry(Generic[T]):
             params: Arguments of the constructor.
 
         Raises:
-            OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
+            OperatorParameterError: A parameter is unknown, missing, or has an invalid value, or the
+                operator does not keep it as it was given.
+            PluginError: The operator declares what cannot be, such as a need that is not known.
             UnknownOperatorError: There is none of this name.
         """
-        instance = self.construct(self.get(name), name, params)
-        try:
-            constructor_params(instance)  # the leaderboard will ask for them
-        except TypeError as error:
-            raise OperatorParameterError(f"{self.kind} {name!r}: {error}") from error
-        return instance
+        cls = self.get(name)
+        self._refuse(name, first_fault(constructor_faults(cls), cls), OperatorParameterError)
+        instance: Any = self.construct(cls, name, params)
+        # What is wrong here would otherwise come up when the first child is made, hours later.
+        self._refuse(name, first_fault(params_faults(instance), cls), OperatorParameterError)
+        self._refuse(name, first_fault(declaration_faults(instance), cls), PluginError)
+        made: T = instance
+        return made
+
+    def _refuse(self, name: str, fault: Fault | None, error: type[StrategyError]) -> None:
+        if fault is not None:
+            raise error(f"{self.kind} {name!r} {fault.problem}; {fault.mend}")
 
     def construct(self, cls: type[T], name: str, params: Mapping[str, Any] | None = None) -> T:
         """Return a new instance of a class that need not be registered.
@@ -152,18 +167,18 @@ class Registry(Generic[T]):
             OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
         """
         params = dict(params or {})
-        accepted = inspect.signature(cls).parameters.values()
-        names = [each.name for each in accepted if each.kind not in _VARIADIC]
+        accepted = [
+            each for each in inspect.signature(cls).parameters.values() if each.kind in _NAMED
+        ]
+        names = [each.name for each in accepted]
         allowed = f"Allowed parameters: {', '.join(names) or 'none'}"
-        if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in accepted):
-            for unknown in (each for each in params if each not in names):
-                raise OperatorParameterError(
-                    f"{self.kind} {name!r} has no parameter {unknown!r}."
-                    f"{suggestion(unknown, names)} {allowed}"
-                )
+        for unknown in (each for each in params if each not in names):
+            raise OperatorParameterError(
+                f"{self.kind} {name!r} has no parameter {unknown!r}."
+                f"{suggestion(unknown, names)} {allowed}"
+            )
         for each in accepted:
-            required = each.default is inspect.Parameter.empty and each.kind not in _VARIADIC
-            if required and each.name not in params:
+            if each.default is inspect.Parameter.empty and each.name not in params:
                 raise OperatorParameterError(
                     f"{self.kind} {name!r} needs the parameter {each.name!r}. {allowed}"
                 )
@@ -212,7 +227,7 @@ class Registry(Generic[T]):
         )
 
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

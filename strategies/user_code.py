@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import reprlib
 import traceback
 from typing import Any
 
@@ -41,8 +43,41 @@ def where_raised(error: BaseException, file: str) -> str:
     return f" in line {lines[-1]}" if lines else ""
 
 
+def raised(error: BaseException, operator: object) -> str:
+    """Return that an error was raised, by name, with its text and where in the operator's file.
+
+    Args:
+        error: What was raised.
+        operator: The operator, or its class.
+    """
+    text = " ".join(text_of(error).split())
+    try:
+        file = inspect.getfile(operator if isinstance(operator, type) else type(operator))
+    except (TypeError, OSError):  # a class of a notebook or an interactive session
+        file = ""
+    where = where_raised(error, file)
+    return f"raises {type(error).__name__}{where}{f': {text}' if text else ''}"
+
+
 def told(error: Exception) -> str:
     """Return the text of an error, with its name where the text alone says little."""
     if isinstance(error, TypeError | ValueError | ImportError | AttributeError):
+        return text_of(error)
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error, empty where it cannot give one."""
+    try:
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001  # the class of an error may be the user's own
+        return ""
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, on one line, and short."""
+    return " ".join(_SHORT.repr(value).split())
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = 80

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from populations.network import NetworkSpec
+from strategies.declaration import (
+    Fault,
+    count_faults,
+    flag_faults,
+    name_faults,
+    needs_faults,
+    params_faults,
+)
 from strategies.operator import NEEDS, CrossoverOperator
 from strategies.testing import tensors
-from strategies.testing.declaration import name_faults, needs_faults, params_faults
 from strategies.testing.families import (
     ORDINARY,
     TWINS,
@@ -18,7 +24,8 @@ from strategies.testing.families import (
     family_cases,
 )
 from strategies.testing.networks import SPECS
-from strategies.testing.report import Check, Fault, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.state import State
 from strategies.testing.tensors import Trials
 
 MOST_PARENTS = 100
@@ -58,8 +65,9 @@ def examine_crossover(
         specs: Architectures to check it with; by default a few small ones.
     """
     specs = SPECS if specs is None else specs
+    state = State(operator)
     trials, twins, widths = (
-        Trials(operator, partial(_cases, operator, specs, kinds))
+        Trials(operator, state, partial(_cases, operator, specs, kinds))
         for kinds in (ORDINARY, (TWINS,), (WIDTHS,))
     )
     asked = (
@@ -67,7 +75,7 @@ def examine_crossover(
         ("parents", "says how many parents it takes", _count_faults(operator)),
         ("needs", "needs nothing but what is known", needs_faults(operator, NEEDS)),
         ("params", "can be built again from its params", params_faults(operator)),
-        ("flags", "says True or False of same_widths and idempotent", _flag_faults(operator)),
+        ("flags", "says True or False of same_widths and idempotent", flag_faults(operator)),
         ("errors", "makes a child of every family", tensors.error_faults(trials)),
         ("declared", "reads only what it declares", tensors.need_faults(trials)),
         ("tensors", "gives tensors of the right names and shapes", tensors.tensor_faults(trials)),
@@ -95,20 +103,10 @@ def _cases(
 
 
 def _count_faults(operator: CrossoverOperator) -> Iterator[Fault]:
-    n_parents: Any = operator.n_parents
-    if type(n_parents) is not int or not 0 <= n_parents <= MOST_PARENTS:
-        mend = f"set a class attribute 'n_parents' to a whole number from 0 to {MOST_PARENTS}"
-        yield Fault(f"has n_parents {n_parents!r}", mend)
-
-
-def _flag_faults(operator: CrossoverOperator) -> Iterator[Fault]:
-    flags: Mapping[str, Any] = {
-        "same_widths": operator.same_widths,
-        "idempotent": operator.idempotent,
-    }
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            yield Fault(f"has {name} {value!r}", f"set {name} to True or False")
+    faults = list(count_faults(operator))
+    yield from faults
+    if not faults and operator.n_parents > MOST_PARENTS:
+        yield Fault(f"has n_parents {operator.n_parents}", f"check it with {MOST_PARENTS} or fewer")
 
 
 def _twin_faults(operator: CrossoverOperator, twins: Trials) -> Iterator[Fault]:

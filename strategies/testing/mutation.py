@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +11,17 @@ from typing import Any
 import numpy as np
 
 from populations.network import NetworkSpec
+from strategies.declaration import (
+    MUTATION_NEEDS,
+    Fault,
+    name_faults,
+    needs_faults,
+    params_faults,
+    step_faults,
+)
 from strategies.mutation import Mutation, Newborn
 from strategies.parents import frozen
 from strategies.testing import tensors
-from strategies.testing.declaration import name_faults, needs_faults, params_faults
 from strategies.testing.networks import (
     SEEDS,
     SPECS,
@@ -25,10 +31,9 @@ from strategies.testing.networks import (
     silence_units,
 )
 from strategies.testing.observe import writable
-from strategies.testing.report import Check, Fault, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.state import State
 from strategies.testing.tensors import Trials
-
-NEEDS = ("states",)
 
 PLAIN = "a random child"
 DEAD = "a child with dead units and a tensor of zeros, 3 states"
@@ -103,10 +108,11 @@ def examine_mutation(
         mutation: The instance to check.
         specs: Architectures to check it with; by default a few small ones.
     """
-    trials = Trials(mutation, partial(_cases, mutation, SPECS if specs is None else specs))
+    cases = partial(_cases, mutation, SPECS if specs is None else specs)
+    trials = Trials(mutation, State(mutation), cases)
     asked = (
         ("name", "has a name in snake_case", name_faults(mutation)),
-        ("needs", "needs nothing but what is known", needs_faults(mutation, NEEDS)),
+        ("needs", "needs nothing but what is known", needs_faults(mutation, MUTATION_NEEDS)),
         ("params", "can be built again from its params", params_faults(mutation)),
         ("step size", "can be given another step size", _step_faults(mutation)),
         ("errors", "makes a mutant of every child", tensors.error_faults(trials)),
@@ -125,7 +131,7 @@ def examine_mutation(
 
 
 def _cases(mutation: Mutation, specs: Sequence[NetworkSpec]) -> Iterator[MutationCase]:
-    if any(needs_faults(mutation, NEEDS)):
+    if any(needs_faults(mutation, MUTATION_NEEDS)):
         raise NotAsked("mend needs first")
     for spec in specs:
         for seed in SEEDS:
@@ -166,25 +172,6 @@ def _need_faults(trials: Trials) -> Iterator[Fault]:
 
 
 def _step_faults(mutation: Mutation) -> Iterator[Fault]:
-    """Find step sizes that are not what self-adaptation can change."""
-    name: Any = mutation.step_size
-    if name is None:
+    if mutation.step_size is None:
         raise NotAsked("it has no step size: step_size = None")
-    params = mutation.params
-    if name not in params:
-        mend = f"name one of its arguments, which are {', '.join(params) or 'none'}"
-        yield Fault(f"has the step size {name!r}, which is none of its arguments", mend)
-        return
-    low, high = mutation.step_size_range
-    for asked in (params[name] * 1.5, low, low - 1.0, high, high + 1.0, 1e3):
-        if not math.isfinite(asked):
-            continue
-        expected = min(max(asked, low), high)
-        changed = mutation.with_step_size(asked).params
-        if changed != {**params, name: expected}:
-            what = f"with the step size {asked:g} has the params {changed}"
-            mend = f"give it {name} = {expected:g} and leave the others as they are"
-            yield Fault(what, mend)
-        if mutation.params != params:
-            yield Fault("is changed by with_step_size", "return another instance")
-            return
+    yield from step_faults(mutation)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.user_code import text_of
+
 # Parts of what Python and NumPy say where something read-only is written to.
 _REFUSALS = ("read-only", "mappingproxy", "WRITEABLE", "'bytes' object", "cannot assign to field")
 
@@ -38,7 +40,7 @@ class Call:
         """Whether it was stopped from writing into something read-only."""
         if not isinstance(self.error, ValueError | TypeError | AttributeError):
             return False
-        return any(part in str(self.error) for part in _REFUSALS)
+        return any(part in text_of(self.error) for part in _REFUSALS)
 
 
 def observe(function: Callable[[], Any], where: str) -> Call:

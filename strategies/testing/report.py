@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from strategies.declaration import Fault
 from strategies.errors import ConformanceError
-from strategies.user_code import where_raised
-
-
-class Fault(NamedTuple):
-    """One way in which an operator breaks its contract.
-
-    Attributes:
-        problem: What it does, to be read behind its name.
-        mend: What its author can do.
-        where: What it was given, or empty where that does not matter.
-    """
-
-    problem: str
-    mend: str
-    where: str = ""
+from strategies.user_code import raised
 
 
 class NotAsked(Exception):  # noqa: N818  # no error: a check that says it does not apply
@@ -108,14 +94,3 @@ def raise_failed(kind: str, operator: object, outcomes: Sequence[Outcome]) -> No
         raise ConformanceError(f"{who} {failed[0].problem}; {failed[0].mend}")
     lines = [f"\n  {each.check}: it {each.problem}; {each.mend}" for each in failed]
     raise ConformanceError(f"{who} fails {len(failed)} checks{''.join(lines)}")
-
-
-def raised(error: BaseException, operator: object) -> str:
-    """Return that an error was raised, by name, with its text and where in the operator's file."""
-    text = " ".join(str(error).split())
-    try:
-        file = inspect.getfile(type(operator))
-    except (TypeError, OSError):  # a class of a notebook or an interactive session
-        file = ""
-    where = where_raised(error, file)
-    return f"raises {type(error).__name__}{where}{f': {text}' if text else ''}"

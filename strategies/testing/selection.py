@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from strategies.declaration import Fault, name_faults, params_faults
 from strategies.errors import SelectionError
 from strategies.selection import Selection, fittest_first
-from strategies.testing.declaration import name_faults, params_faults, pickled
 from strategies.testing.observe import Call, observe
-from strategies.testing.report import (
-    Check,
-    Fault,
-    NotAsked,
-    Outcome,
-    raise_failed,
-    raised,
-    run_checks,
-)
+from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.state import State
+from strategies.user_code import raised
 
 MISSING = float("nan")
 POPULATIONS: tuple[tuple[str, tuple[float, ...]], ...] = (
@@ -69,6 +63,7 @@ class Choices:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
+        self.state = State(selection)
 
     @cached_property
     def all(self) -> list[Choice]:
@@ -78,6 +73,14 @@ class Choices:
             for kind, fitness in POPULATIONS
             for n_parents in range(_with_fitness(fitness) + 1)
             for seed in SEEDS
+        ]
+
+    @cached_property
+    def alone(self) -> list[Call]:
+        """What it chooses in every case, each as if it were the first one."""
+        return [
+            choose(self.state.restored(), each.fitness, each.n_parents, each.seed, each.where)
+            for each in self.all
         ]
 
     @property
@@ -215,6 +218,11 @@ def _repeat_faults(choices: Choices) -> Iterator[Fault]:
             what = "makes another choice for equal arguments and an equal rng"
             mend = "draw all random numbers from rng, and keep no state between calls"
             yield Fault(what, mend, each.where)
+    for each, alone in zip(choices.all, choices.alone, strict=True):
+        if each.call.error is None and not _equal(each.call, alone):
+            what = "makes another choice where it has made others before"
+            mend = "keep nothing between calls, neither on the selection nor on its class or module"
+            yield Fault(what, mend, each.where)
 
 
 def _global_faults(choices: Choices) -> Iterator[Fault]:
@@ -225,13 +233,13 @@ def _global_faults(choices: Choices) -> Iterator[Fault]:
 
 
 def _pickle_faults(choices: Choices) -> Iterator[Fault]:
-    restored, fault = pickled(choices.selection)
-    if fault is not None:
-        yield fault
+    state = choices.state
+    if state.pickle_fault is not None:
+        yield state.pickle_fault
         return
-    for each in choices.all:
-        copied = choose(restored, each.fitness, each.n_parents, each.seed, each.where)
-        if each.call.error is None and not _equal(each.call, copied):
+    for each, alone in zip(choices.all, choices.alone, strict=True):
+        copied = choose(state.unpickled(), each.fitness, each.n_parents, each.seed, each.where)
+        if alone.error is None and not _equal(alone, copied):
             mend = "keep everything it needs in attributes that are pickled"
             yield Fault("makes another choice after pickling", mend, each.where)
 

@@ -10,12 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec
+from strategies.declaration import Fault
 from strategies.errors import NeedError
-from strategies.testing.declaration import pickled
 from strategies.testing.observe import Call, arrays_in, equal, observe, same
-from strategies.testing.report import Fault, NotAsked, raised
+from strategies.testing.report import NotAsked
+from strategies.testing.state import State
+from strategies.user_code import raised
 
-COPY = "make new arrays of what you change; parents, facts and states are shared with others"
+COPY = (
+    "make new arrays of what you change, and copies of dictionaries such as spec.shapes; parents, "
+    "facts and states are shared with others"
+)
+NO_STATE = (
+    "keep nothing between calls that depends on rng or on the parents, neither on the operator nor "
+    "on its class or module: each worker makes other children before this one"
+)
 
 
 class Case(Protocol):
@@ -69,17 +78,20 @@ class Trials:
 
     Args:
         operator: The operator.
+        state: What it held before it was called for the first time.
         cases: Gives what it is called with; raises :class:`NotAsked` where it cannot be called.
     """
 
-    def __init__(self, operator: Any, cases: Callable[[], Iterable[Case]]) -> None:
+    def __init__(self, operator: Any, state: State, cases: Callable[[], Iterable[Case]]) -> None:
         self.operator = operator
+        self.state = state
         self._cases = cases
 
     @functools.cached_property
     def all(self) -> list[Trial]:
         """One trial of every case."""
-        return [self.trial(case, self.operator) for case in self._cases()]
+        operator = self.state.restored()  # as it was before other checks
+        return [self.trial(case, operator) for case in self._cases()]
 
     @functools.cached_property
     def again(self) -> list[Trial]:
@@ -89,6 +101,11 @@ class Trials:
         """
         backwards = [self.trial(case, self.operator) for case, _ in reversed(self.all)]
         return backwards[::-1]
+
+    @functools.cached_property
+    def alone(self) -> list[Trial]:
+        """Another trial of every case, each as if it were the first one."""
+        return [self.trial(case, self.state.restored()) for case, _ in self.all]
 
     @property
     def children(self) -> list[Trial]:
@@ -252,6 +269,12 @@ def repeat_faults(trials: Trials) -> Iterator[Fault]:
                 "between calls"
             )
             yield Fault(what, mend, trial.where)
+    for trial, alone in zip(trials.all, trials.alone, strict=True):
+        if (trial.call.error is None) != (alone.call.error is None) or not equal(
+            trial.call.result, alone.call.result
+        ):
+            what = "gives another child where it has made others before"
+            yield Fault(what, NO_STATE, trial.where)
 
 
 def global_faults(trials: Trials) -> Iterator[Fault]:
@@ -264,12 +287,11 @@ def global_faults(trials: Trials) -> Iterator[Fault]:
 
 def pickle_faults(trials: Trials) -> Iterator[Fault]:
     """Find operators that a worker cannot get, or gets as another one."""
-    restored, fault = pickled(trials.operator)
-    if fault is not None:
-        yield fault
+    if trials.state.pickle_fault is not None:
+        yield trials.state.pickle_fault
         return
-    for trial in trials.all:
-        copied = trials.trial(trial.case, restored)
+    for trial in trials.alone:
+        copied = trials.trial(trial.case, trials.state.unpickled())
         if trial.call.error is None and not equal(trial.call.result, copied.call.result):
             mend = "keep everything it needs in attributes that are pickled"
             yield Fault("gives another child after pickling", mend, trial.where)

@@ -182,6 +182,151 @@ def test_an_operator_that_forgets_its_arguments_is_refused(
         registry.create("forgets")
 
 
+class RaisesWhenRead(First):
+    name = "raises_when_read"
+
+    def __init__(self, size: int = 1) -> None:
+        pass
+
+    @property
+    def size(self) -> int:
+        raise RuntimeError("not there")
+
+
+class KeepsList(First):
+    name = "keeps_list"
+
+    def __init__(self, parts: Any = None) -> None:
+        self.parts: list[Any] = []
+        self.parts.append(self.parts)
+
+
+class Named(First):
+    name = "named"
+
+    def __init__(self, **more: Any) -> None:
+        self.more = more
+
+
+class Positional(First):
+    name = "positional"
+
+    def __init__(self, share: float, /) -> None:
+        self.share = share
+
+
+class Renamed(First):
+    name = "renamed"
+
+    def __init__(self) -> None:
+        self.name = "first"  # type: ignore[misc]
+
+
+def declaring(**attributes: Any) -> type[Any]:
+    return type("Declares", (First,), {"name": "declares", **attributes})
+
+
+@pytest.mark.parametrize(
+    ("cls", "error", "message"),
+    [
+        (declaring(n_parents="2"), PluginError, "has n_parents '2'; set a class attribute"),
+        (declaring(n_parents=None), PluginError, "has n_parents None; set"),
+        (declaring(n_parents=2.0), PluginError, "has n_parents 2.0; set"),
+        (declaring(n_parents=-1), PluginError, "has n_parents -1; set"),
+        (declaring(n_parents=property(lambda _: 1 / 0)), PluginError, "raises ZeroDivisionError"),
+        (declaring(needs=None), PluginError, "has the needs None, which are no tuple; write"),
+        (declaring(needs="states"), PluginError, r"write needs = \('states',\)"),
+        (declaring(needs=("grads",)), PluginError, "needs 'grads'; did you mean 'grams'"),
+        (declaring(same_widths="no"), PluginError, "has same_widths 'no'; set same_widths to"),
+        (declaring(idempotent=None), PluginError, "has idempotent None; set idempotent to"),
+        (Renamed, PluginError, "calls itself 'first', unlike its class; do not set 'name'"),
+        (RaisesWhenRead, OperatorParameterError, r"raises RuntimeError in line \d+: not there"),
+        (KeepsList, OperatorParameterError, "the parameter 'parts', which holds itself; keep"),
+        (Named, OperatorParameterError, r"takes \*\*more in its constructor, .*; give every"),
+        (Positional, OperatorParameterError, "the argument 'share' in .* by position only; take"),
+    ],
+)
+def test_a_wrong_declaration_of_a_crossover_is_one_sentence_before_any_run(
+    registry: Registry[CrossoverOperator], cls: type[Any], error: type[Exception], message: str
+) -> None:
+    registry.register(cls)
+    with pytest.raises(error, match=f"^test_crossover '{cls.name}' .*{message}") as caught:
+        registry.create(cls.name)
+    assert "\n" not in str(caught.value)
+
+
+class Still(Mutation):
+    name = "still"
+
+    def __init__(self, scale: Any = 1.0) -> None:
+        self.scale = scale
+
+    def mutate(self, child: Any, rng: np.random.Generator) -> Weights:
+        return dict(child.weights)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "params", "message"),
+    [
+        ({"needs": ("fisher",)}, {}, "needs 'fisher'; there are states"),
+        ({"step_size": "size"}, {}, "step size 'size', which is none of its arguments; name one"),
+        ({"step_size": "scale"}, {"scale": None}, "has the step size scale = None; keep a number"),
+        ({"step_size": "scale", "step_size_range": None}, {}, "raises TypeError"),
+    ],
+)
+def test_a_wrong_declaration_of_a_mutation_is_one_sentence_before_any_run(
+    attributes: dict[str, Any], params: dict[str, Any], message: str
+) -> None:
+    registry: Registry[Mutation] = Registry("test_mutation", Mutation)
+    registry.register(type("Moves", (Still,), {"name": "moves", **attributes}))
+    with pytest.raises(PluginError, match=f"^test_mutation 'moves' .*{message}"):
+        registry.create("moves", params)
+
+
+def test_a_wrong_declaration_of_a_selection_is_one_sentence_before_any_run() -> None:
+    class Halves(Selection):
+        name = "halves"
+
+        def __init__(self, share: float = 0.5) -> None:
+            self.share = share / 2
+
+        def draw(self, n_candidates: int, n_parents: int, rng: np.random.Generator) -> list[int]:
+            return list(range(n_parents))
+
+    registry: Registry[Selection] = Registry("test_selection", Selection)
+    registry.register(Halves)
+    with pytest.raises(OperatorParameterError, match=r"from share = 0\.25 it has 0\.125; keep"):
+        registry.create("halves")
+
+
+def test_parameters_may_hold_arrays_and_nan(registry: Registry[CrossoverOperator]) -> None:
+    class Levels(First):
+        name = "levels"
+
+        def __init__(self, levels: Any = (1, 2), high: float = float("nan")) -> None:
+            self.levels, self.high = np.array(levels), high
+
+    registry.register(Levels)
+    assert registry.create("levels", {"levels": [3, 4]}).params["levels"].tolist() == [3, 4]
+
+
+def test_a_number_of_parents_may_follow_from_the_parameters(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    class Pairs(First):
+        name = "pairs"
+
+        def __init__(self, n_pairs: int = 1) -> None:
+            self.n_pairs = n_pairs
+
+        @property
+        def n_parents(self) -> int:  # type: ignore[override]
+            return 2 * self.n_pairs
+
+    registry.register(Pairs)
+    assert registry.create("pairs", {"n_pairs": 3}).n_parents == 6
+
+
 def test_whatever_a_constructor_raises_is_told(registry: Registry[CrossoverOperator]) -> None:
     class Looks(First):
         name = "looks"

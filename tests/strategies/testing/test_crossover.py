@@ -4,10 +4,11 @@ import contextlib
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from populations.network import NetworkSpec
 from strategies.crossover import CloneCrossover, WeightedCrossover
@@ -96,6 +97,86 @@ class Reuses(Copy):
         return {name: self.buffers[f"{name}{t.shape}"] for name, t in parents[0].items()}
 
 
+Masks = dict[tuple[str, tuple[int, ...]], NDArray[np.bool_]]
+MASKS: Masks = {}
+
+
+class Masked(Copy):
+    """Draws a mask for each tensor; those below keep the first one somewhere."""
+
+    idempotent = False
+
+    def masks(self) -> Masks:
+        return {}
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Any:
+        masks, child = self.masks(), {}
+        for name, shape in parents.spec.shapes.items():
+            mask = masks.setdefault((name, shape), rng.random(shape) < 0.5)
+            child[name] = np.where(mask, parents[0][name], parents[1][name])
+        return child
+
+
+class MaskedByInstance(Masked):
+    def __init__(self) -> None:
+        self._masks: Masks = {}
+
+    def masks(self) -> Masks:
+        return self._masks
+
+
+class MaskedByClass(Masked):
+    kept: ClassVar[Masks] = {}
+
+    def masks(self) -> Masks:
+        return self.kept
+
+
+class MaskedByNewAttribute(Masked):
+    def masks(self) -> Masks:
+        cls: Any = type(self)
+        if not hasattr(cls, "made"):
+            cls.made = {}
+        return cls.made  # type: ignore[no-any-return]
+
+
+class MaskedByModule(Masked):
+    def masks(self) -> Masks:
+        return all_masks()
+
+
+def all_masks() -> Masks:
+    return MASKS
+
+
+class MaskedByDefault(Masked):
+    def masks(self, kept: Masks = {}) -> Masks:  # noqa: B006  # the fault to be found
+        return kept
+
+
+class MaskedBySomethingElse(Masked):
+    class Store:
+        def __init__(self) -> None:
+            self.lists = [(Masks(),)]
+
+    def __init__(self) -> None:
+        self.store = self.Store()
+
+    def masks(self) -> Masks:
+        return self.store.lists[0][0]
+
+
+class Remembers(Copy):
+    """Keeps what does not depend on the children before, which is fine."""
+
+    known: ClassVar[dict[NetworkSpec, Any]] = {}
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Any:
+        zeros = {n: np.zeros(s, np.float32) for n, s in parents.spec.shapes.items()}
+        kept = self.known.setdefault(parents.spec, zeros)
+        return {name: kept[name] + parents[0][name] for name in kept}
+
+
 class Unpicklable(Copy):
     def __init__(self) -> None:
         self.function: Callable[[int], int] = lambda x: x
@@ -129,6 +210,38 @@ class HidesArgument(Copy):
 class ChangesArgument(Copy):
     def __init__(self, share: float = 0.5) -> None:
         self.share = share / 2
+
+
+class AnyArguments(Copy):
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = sizes
+
+
+class AnyNamed(Copy):
+    def __init__(self, **more: Any) -> None:
+        self.more = more
+
+
+class ByPosition(Copy):
+    def __init__(self, share: float = 0.5, /) -> None:
+        self.share = share
+
+
+class HoldsItself(Copy):
+    def __init__(self, parts: Any = None) -> None:
+        self.parts: list[Any] = []
+        self.parts.append(self.parts)
+
+
+class KeepsArray(Copy):
+    def __init__(self, levels: Any = (0.1, math.nan), rule: Any = math.inf) -> None:
+        self.levels = np.array(levels)
+        self.rule = {"top": [rule, math.nan]} if rule == math.inf else rule
+
+
+class RenamesItself(Copy):
+    def __init__(self) -> None:
+        self.name = "weighted"  # type: ignore[misc]
 
 
 class BadName(Copy):
@@ -170,6 +283,28 @@ class WritesBase(Copy):
         base: Any = parents[1][parents.spec.blocks[0].bias].base
         base[0] = 0
         return super().cross(parents, rng)
+
+
+class EmptiesShapes(Copy):
+    """Works through the names as one would through a dictionary of one's own."""
+
+    def cross(self, parents: Family, rng: np.random.Generator) -> Any:
+        names: Any = parents.spec.shapes
+        child = {}
+        while names:
+            name, _ = names.popitem()
+            child[name] = parents[0][name].copy()
+        return child
+
+
+class Wordless(Exception):  # noqa: N818  # raised by an operator
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class RaisesWordless(Copy):
+    def cross(self, parents: Family, rng: np.random.Generator) -> Any:
+        raise Wordless
 
 
 class HidesWrites(Copy):
@@ -313,6 +448,9 @@ def failed_checks(operator: CrossoverOperator) -> list[str]:
         AnyNumber(4),
         AnyNumber(1),
         Orphan(),
+        KeepsArray(),
+        Masked(),
+        Remembers(),
     ],
     ids=lambda operator: f"{type(operator).__name__}-{operator.n_parents}",
 )
@@ -332,6 +470,7 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
             ["read-only"],
             "writes into what it is given: it raises ValueError in line .*; make",
         ),
+        (EmptiesShapes(), ["read-only"], "'popitem' .* copies of dictionaries such as spec.shapes"),
         (HidesWrites(), ["read-only"], r"writes into parents.grams\[1\]\[0\] \(given"),
         (WritesStates(), ["read-only"], "assignment destination is read-only"),
         (DropsTensor(), ["tensors"], "loop over spec.shapes"),
@@ -347,8 +486,19 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
         (Counts(), ["repeatable"], "another child for equal .* keep no state"),
         (
             Reuses(),
-            ["new arrays", "pickling", "equal parents"],
+            ["new arrays", "repeatable", "equal parents"],
             "memory of .* of another child .* make new arrays in every",
+        ),
+        *(
+            (kind(), ["repeatable"], "where it has made others before .*; keep nothing between ca")
+            for kind in (
+                MaskedByInstance,
+                MaskedByClass,
+                MaskedByNewAttribute,
+                MaskedByModule,
+                MaskedByDefault,
+                MaskedBySomethingElse,
+            )
         ),
         (OneArray(), ["new arrays", "equal parents"], "as memory of .*an array of its own"),
         (Unpicklable(), ["pickling"], "cannot be pickled: .*; define the class at the top of a"),
@@ -356,7 +506,16 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
         (Noisy(), ["equal parents"], "something else of equal parents: .*'idempotent = False'"),
         (TakesAncestor(), ["equal parents"], "something else of equal parents"),
         (HidesArgument(), ["params"], "must keep its argument 'share' in an attribute"),
-        (ChangesArgument(), ["params"], "from the params {'share': 0.25} has the params {'share'"),
+        (
+            ChangesArgument(),
+            ["params"],
+            "changes a parameter: built from share = 0.25 it has 0.125; keep e",
+        ),
+        (AnyArguments(), ["params"], r"takes \*sizes in its constructor, .*; give every argument"),
+        (AnyNamed(), ["params"], r"takes \*\*more in its constructor, which nothing records; give"),
+        (ByPosition(), ["params"], "the argument 'share' in its constructor by position only; tak"),
+        (HoldsItself(), ["params"], "has the parameter 'parts', which holds itself; keep plain"),
+        (RenamesItself(), ["name"], "calls itself 'weighted', unlike its class; do not set 'name'"),
         (BadName(), ["name"], "has the name 'Bad Name'; set a class attribute 'name' in snake_c"),
         (BadCount(), ["parents"], "has n_parents -1; set a class attribute 'n_parents'"),
         (BadFlag(), ["flags"], "has same_widths 'no'; set same_widths to True or False"),
@@ -367,6 +526,7 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
         (DividesBySpread(), ["errors"], "raises ZeroDivisionError in line .*2 nearly equal"),
         (LastWidths(), ["widths"], r"of shape \(6, 4\) instead of \(5, 4\) .given 2 .*widths"),
         (Exits(), ["errors"], "raises SystemExit in line .*: 3 "),
+        (RaisesWordless(), ["errors"], r"raises Wordless in line \d+ .given"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, CrossoverOperator) else "",
 )

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -104,6 +104,19 @@ class Counts(NoStep):
         return {k: v + np.float32(self.calls) for k, v in super().mutate(child, rng).items()}
 
 
+class KeepsFirst(NoStep):
+    """Adds to every child what it drew for the first one of its shape; kept on the class."""
+
+    drawn: ClassVar[dict[Any, Any]] = {}
+
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Any:
+        mutant = {}
+        for name, tensor in child.weights.items():
+            noise = rng.standard_normal(tensor.shape, np.float32)
+            mutant[name] = tensor + self.drawn.setdefault((name, tensor.shape), noise)
+        return mutant
+
+
 class Raises(Shift):
     def mutate(self, child: Newborn, rng: np.random.Generator) -> Any:
         raise KeyError("network.8.weight")
@@ -136,6 +149,14 @@ class RefusesZero(Shift):
         super().__init__(scale)
 
 
+class NoNumber(Shift):
+    def __init__(self, scale: Any = None) -> None:
+        self.scale = scale
+
+    def mutate(self, child: Newborn, rng: np.random.Generator) -> Any:
+        return {name: tensor.copy() for name, tensor in child.weights.items()}
+
+
 @pytest.mark.parametrize("mutation", [Shift(), NoStep(), UsesStates(), GaussianMutation(0.2, 0.5)])
 def test_correct_mutations_pass(mutation: Mutation) -> None:
     check_mutation(mutation)
@@ -153,13 +174,15 @@ def test_correct_mutations_pass(mutation: Mutation) -> None:
         (Doubles(), ["dtype"], "as float64 instead of float32"),
         (DividesByRow(), ["finite"], "NaN or infinity in .* .given a child with dead units"),
         (GlobalRandomness(), ["global rng"], "uses the global generator of numpy.random"),
-        (Counts(), ["repeatable", "pickling"], "keep no state between calls"),
+        (Counts(), ["repeatable"], "keep no state between calls"),
+        (KeepsFirst(), ["repeatable"], "where it has made others before .* keep nothing between"),
         (Raises(), ["errors"], "raises KeyError in line .*: 'network.8.weight' "),
         (WrongStep(), ["step size"], "has the step size 'size', .* which are scale, share"),
-        (DeafToStep(), ["step size"], "with the step size 0.75 has .* give it scale = 0.75"),
+        (DeafToStep(), ["step size"], "takes the step size 0.75 and has .* give it scale = 0.75"),
         (ChangesItself(), ["step size"], "is changed by with_step_size; return another"),
         (ForgetsShare(), ["step size"], "and leave the others as they are"),
-        (RefusesZero(), ["step size"], "raises ValueError in line .* above 0"),
+        (RefusesZero(), ["step size"], "the step size 0: it raises ValueError in line .* above 0"),
+        (NoNumber(), ["step size"], "has the step size scale = None; keep a number"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Mutation) else "",
 )

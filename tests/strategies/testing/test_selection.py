@@ -110,6 +110,17 @@ class OwnGenerator(Best):
         return [int(i) for i in np.random.default_rng().permutation(n_candidates)[:n_parents]]
 
 
+class KeepsFirst(Best):
+    """Chooses again whom it drew for the first child."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[tuple[int, int], list[int]] = {}
+
+    def draw(self, n_candidates: int, n_parents: int, rng: np.random.Generator) -> list[int]:
+        drawn = [int(i) for i in rng.permutation(n_candidates)[:n_parents]]
+        return self._drawn.setdefault((n_candidates, n_parents), drawn)
+
+
 class Unpicklable(Best):
     def __init__(self) -> None:
         self.numbers = itertools.count
@@ -142,6 +153,7 @@ def test_correct_selections_pass(selection: Selection) -> None:
         (Writes(), ["too few", "read-only"], "writes into the fitness"),
         (GlobalRandomness(), ["global rng"], "uses the global generator of numpy.random"),
         (OwnGenerator(), ["repeatable", "pickling"], "another choice for equal arguments"),
+        (KeepsFirst(), ["repeatable"], "where it has made others before .* keep nothing between"),
         (Unpicklable(), ["pickling"], "cannot be pickled: .*; define the class at the top"),
         (Hides(), ["params"], "must keep its argument 'share'"),
     ],
