@@ -20,7 +20,6 @@ from operator_comparison.picture import draw
 from operator_comparison.report import markdown, write_page
 from operator_comparison.tasks import TASKS, Job, chosen
 
-DOCS = Path(__file__).parents[1] / "docs"
 EPISODES = {"CartPole-v1": 128, "LunarLander-v3": 24}
 QUICK_OPERATORS = ("weighted", "unit")
 

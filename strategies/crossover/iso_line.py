@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from populations.network import NetworkSpec, Weights
 from strategies.checks import number
 from strategies.flat import flatten, layout_of, unflatten
+from strategies.noise import row_sizes
 from strategies.operator import CrossoverOperator, Family
 from strategies.registry import crossovers
 
@@ -58,10 +59,6 @@ class IsoLineCrossover(CrossoverOperator):
 
 def _sizes(spec: NetworkSpec, weights: Weights) -> NDArray[np.float64]:
     """Return the size of what each number's noise is in proportion to, ``(n_parameters,)``."""
-    means = []
-    for block in spec.blocks:
-        rows = weights[block.weight]
-        squares = np.einsum("ij,ij->i", rows, rows)  # (n_out,)
-        means.append(np.where(squares > 0, squares, 1.0) / block.n_in)
     layout = layout_of(spec)
-    return np.where(layout.row > 0, np.sqrt(np.concatenate(means))[layout.unit], 1.0)
+    rows = np.concatenate([row_sizes(block, weights) for block in spec.blocks], dtype=np.float64)
+    return np.where(layout.row > 0, rows[layout.unit], 1.0)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import Weights
 from strategies.checks import number
 from strategies.mutation.contract import Mutation, Newborn, mutations
+from strategies.noise import row_sizes
 
 
 @mutations.register
@@ -48,9 +47,7 @@ class GaussianMutation(Mutation):
         weights = child.weights
         mutant: dict[str, NDArray[np.float32]] = {}
         for block in child.spec.blocks:
-            rows = weights[block.weight]
-            sizes = np.sqrt(np.square(rows).mean(axis=1))  # (n_out,)
-            sizes[sizes == 0] = 1 / math.sqrt(block.n_in)
+            sizes = row_sizes(block, weights)
             for name in block.tensors:
                 noise = self._noise(rng, weights[name].shape)
                 if name == block.weight:
