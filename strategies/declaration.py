@@ -69,7 +69,7 @@ def declaration_faults(operator: Any) -> Iterator[Fault]:
         yield from flag_faults(operator)
     elif hasattr(operator, "mutate"):  # whose contract imports the registry, and that this file
         yield from needs_faults(operator, MUTATION_NEEDS)
-        yield from step_faults(operator)
+        yield from step_name_faults(operator)  # its sizes matter only where they adapt themselves
 
 
 def first_fault(faults: Iterator[Fault], operator: object) -> Fault | None:
@@ -164,17 +164,22 @@ def flag_faults(operator: CrossoverOperator) -> Iterator[Fault]:
             yield Fault(f"has {name} {shown(value)}", f"set {name} to True or False")
 
 
-def step_faults(mutation: Any) -> Iterator[Fault]:
-    """Find step sizes that are not what self-adaptation can change."""
-    name: Any = mutation.step_size
-    if name is None:
-        return
-    params = mutation.params
-    if name not in params:
+def step_name_faults(mutation: Any) -> Iterator[Fault]:
+    """Find a step size that is no argument."""
+    name, params = mutation.step_size, mutation.params
+    if name is not None and name not in params:
         mend = f"name one of its arguments, which are {', '.join(params) or 'none'}"
         yield Fault(f"has the step size {name!r}, which is none of its arguments", mend)
+
+
+def step_faults(mutation: Any) -> Iterator[Fault]:
+    """Find step sizes that are not what self-adaptation can change."""
+    unnamed = list(step_name_faults(mutation))
+    name: Any = mutation.step_size
+    if name is None or unnamed:
+        yield from unnamed
         return
-    size, (low, high) = params[name], mutation.step_size_range
+    size, (low, high) = mutation.params[name], mutation.step_size_range
     if isinstance(size, bool) or not isinstance(size, int | float):
         yield Fault(f"has the step size {name} = {shown(size)}", "keep a number in it")
         return
