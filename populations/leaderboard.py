@@ -36,6 +36,8 @@ __all__ = [
     "Columns",
     "LeaderboardWriter",
     "Row",
+    "as_table",
+    "join_tables",
     "load_leaderboard",
     "stable_bytes",
 ]
@@ -152,7 +154,21 @@ def load_leaderboard(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     files = dict.fromkeys(_file_of(Path(path)).resolve() for path in paths)
     if not files:
         raise LeaderboardError("name at least one run directory or leaderboard.csv")
-    frames = [_read(file) for file in files]
+    return join_tables([_read(file) for file in files])
+
+
+def as_table(rows: Iterable[Row], columns: Columns) -> pd.DataFrame:
+    """Return rows as :func:`load_leaderboard` would read them from a file.
+
+    Raises:
+        LeaderboardError: A row does not fit the columns.
+    """
+    cells = [columns.cells(row) for row in rows]
+    return join_tables([_table(Path(FILE_NAME), list(columns.names), list(enumerate(cells)))])
+
+
+def join_tables(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several tables, at least one, on the union of their columns."""
     found = dict.fromkeys(name for frame in frames for name in frame.columns)
     names = in_order({**found, **dict.fromkeys(ADDED)})
     dtypes = {name: DTYPES[column_type(name)] for name in names}

@@ -66,6 +66,9 @@ FIXED: dict[str, Cell] = {
 ADDED = ("rescale", "preset")
 """Columns that leaderboards of earlier versions lack: they are read as if they were empty."""
 
+ALIKE = 0.75
+"""How much a name must be like a column to be taken for its misspelling; 1 is the same."""
+
 # Lone surrogates stand for undecodable bytes of a file name; UTF-8 cannot hold them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -216,7 +219,7 @@ def check_column(columns: Iterable[str], name: str) -> str:
 def suggestion(name: str, columns: Iterable[str]) -> str:
     """Say which columns may have been meant."""
     names = list(columns)
-    close = difflib.get_close_matches(name, names, n=2)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=ALIKE)
     return f"Did you mean {' or '.join(close)}?" if close else f"Columns: {', '.join(names)}"
 
 

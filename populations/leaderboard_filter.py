@@ -3,7 +3,8 @@
 A filter is a condition such as ``generation >= 3 and fitness > 450`` or
 ``operator in ('unit', 'layer') and fitness_holdout is not None``. It is parsed and translated to
 column operations. A missing value equals nothing and is neither greater nor smaller than anything,
-so ``!=``, ``not in`` and ``not`` are true for it.
+so ``!=``, ``not in`` and ``not`` are true for it. A mutation equals its name and a fine-tuning that
+of its preset: ``mutation == 'gaussian' and finetune != 'short'``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 
 from populations.errors import LeaderboardError
 from populations.leaderboard_columns import suggestion
+from populations.leaderboard_names import NAMED, short_names
 
 LONGEST_FILTER = 2000
 
@@ -124,6 +126,12 @@ class _Evaluator:
         """Spread a condition over all rows."""
         return pd.Series(value, index=self.frame.index, dtype=bool)
 
+    def _named(self, node: ast.expr) -> Value:
+        """Evaluate a node that is compared for equality, in which mappings are their names."""
+        if isinstance(node, ast.Name) and (name := self._quoted.get(node.id, node.id)) in NAMED:
+            return short_names(self.frame, name)
+        return self.value(node)
+
     def _column(self, name: str) -> Value:
         if name not in self.frame.columns:
             raise LeaderboardError(
@@ -159,6 +167,7 @@ class _Evaluator:
     def _compare(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pd.Series[bool]:
         a, b = self.value(left), self.value(right)
         if isinstance(op, ast.In | ast.NotIn):
+            a = self._named(left)
             found = self._contains(a, b, right)
             return found if isinstance(op, ast.In) else ~found
         if b is None and isinstance(op, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
@@ -172,6 +181,8 @@ class _Evaluator:
                 f"{ast.unparse(left)!r} is {kinds[0]} and cannot be compared with "
                 f"{ast.unparse(right)!r}, which is {kinds[1]}"
             )
+        if isinstance(op, ast.Eq | ast.NotEq):
+            a, b = self._named(left), self._named(right)
         if isinstance(op, ast.NotEq):
             return ~self._plain(operator.eq(a, b))
         return self._plain(_COMPARE[type(op)](a, b))

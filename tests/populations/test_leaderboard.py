@@ -18,11 +18,18 @@ from populations.leaderboard import (
     Columns,
     LeaderboardWriter,
     Row,
+    as_table,
     load_leaderboard,
     stable_bytes,
 )
 from populations.leaderboard_columns import FIXED
-from populations.leaderboard_query import aggregate, best_rows, filter_rows, sort_rows
+from populations.leaderboard_query import (
+    aggregate,
+    best_rows,
+    birth_rows,
+    filter_rows,
+    sort_rows,
+)
 
 COLUMNS = Columns(teachers=("0", "1"))
 TEACHER = Row(run="one", kind="teacher", generation=0, fitness=230.0, episodes=32)
@@ -342,6 +349,12 @@ def test_stable_bytes_differ_only_in_stable_columns(path: Path, tmp_path: Path) 
         ("1 / 0 > 1", [0, 1, 2, 3]),
         ("`agreement_0` >= 0.5", [2]),
         ("created_at > '2025-12-31'", [2]),
+        ("mutation == 'gaussian'", [2]),
+        ("'gaussian' != `mutation`", [0, 1, 3]),
+        ("mutation in ('gaussian', 'noise')", [2]),
+        ("'\"gauss' in mutation and mutation is not None", [2]),
+        ("finetune == 'short'", [2]),
+        ("finetune not in ('default', None) and '100' in finetune", [2]),
         (" 1 < 2 ", [0, 1, 2, 3]),
         ("False", []),
     ],
@@ -355,6 +368,7 @@ def test_filters_select_rows(frame: pd.DataFrame, where: str, rows: list[int]) -
 @pytest.mark.parametrize(
     ("where", "message"),
     [
+        ("recipe == 1", r"no column named 'recipe' .*Columns: .*operator, operator_params"),
         ("fitnes > 3", r"no column named 'fitnes' .*Did you mean fitness"),
         ("operator == unit", r"no column named 'unit' \(text goes between quotes\)"),
         ("operator = 'unit'", "cannot be read.*equality is =="),
@@ -434,15 +448,56 @@ def test_the_best_row_of_a_genome_has_most_episodes_and_what_its_other_rows_know
     assert best_rows(frame.iloc[:0]).empty
 
 
+def test_births_are_those_of_students_children_and_controls(path: Path) -> None:
+    elite = replace(CHILD, child=None, generation=4)
+    clone = replace(CHILD, kind="control", operator="clone", child=7)  # nothing has changed it
+    ancestor = replace(STUDENT, kind="ancestor")
+    teacher = replace(TEACHER, child=0)
+    frame = load(path, [teacher, ancestor, STUDENT, CHILD, FAILED, clone, elite])
+    pd.testing.assert_frame_equal(
+        birth_rows(frame), frame.iloc[[2, 3, 4, 5]].reset_index(drop=True)
+    )
+
+
+def test_groups_keep_kinds_apart(path: Path) -> None:
+    student = replace(STUDENT, operator="clone", fitness=1.0)
+    control = replace(CHILD, kind="control", operator="clone", fitness=3.0)
+    table = aggregate(load(path, [student, control, control]), ["operator", "operator"])
+    assert table.columns.tolist()[:3] == ["kind", "operator", "count"]
+    assert table.iloc[:, :5].to_numpy().tolist() == [
+        ["control", "clone", 2, 2, 3.0],
+        ["student", "clone", 1, 1, 1.0],
+    ]
+
+
+def test_groups_tell_mutations_and_fine_tunings_by_name(path: Path) -> None:
+    rows = [
+        replace(CHILD, mutation={"name": "gaussian", "size": i / 7}, finetune={"steps": i})
+        for i in range(3)
+    ]
+    frame = load(path, [*rows, replace(CHILD, mutation=None, preset="long")])
+    table = aggregate(frame, ["mutation", "finetune"])
+    assert sorted(table["count"]) == [1, 3]
+    assert table["mutation"].dropna().tolist() == ["gaussian"]
+    assert set(table["finetune"]) == {"short", "long"}
+    frame["mutation"] = "edited by hand"
+    assert aggregate(frame, ["mutation"])["mutation"].tolist() == ["edited by hand"]
+
+
+def test_rows_become_the_table_that_a_file_would_give(path: Path) -> None:
+    pd.testing.assert_frame_equal(as_table(ROWS, COLUMNS), load(path, ROWS))
+    assert as_table([], COLUMNS).empty
+
+
 def test_groups_have_count_mean_median_and_best(path: Path) -> None:
     returns = [1.0, 2.0, 9.0]
     frame = load(path, [TEACHER, FAILED, *(replace(CHILD, fitness=value) for value in returns)])
     table = aggregate(frame, ["operator"]).set_index("operator")
-    assert table.loc["unit"].tolist() == [3, 3, 4.0, 2.0, 9.0]
-    assert table.loc["slerp"].tolist()[:2] == [1, 0]
+    assert table.loc["unit"].tolist() == ["child", 3, 3, 4.0, 2.0, 9.0]
+    assert table.loc["slerp"].tolist()[:3] == ["child", 1, 0]
     assert table.index.tolist()[1:] == ["unit", "slerp"]  # best mean first, without fitness last
     assert pd.isna(table.index.tolist()[0])  # the teacher has no operator
-    assert len(aggregate(frame, ["operator", "kind"])) == 3
+    assert aggregate(frame, ["operator", "kind"]).columns.tolist()[:2] == ["operator", "kind"]
     with pytest.raises(LeaderboardError, match="Did you mean operator"):
         aggregate(frame, ["operatr"])
     with pytest.raises(LeaderboardError, match="at least one column"):
