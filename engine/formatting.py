@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+DIGITS = 4  # of an argument that is shown to people
 
 
 def format_number(value: float | None, decimals: int | None = None) -> str:
@@ -24,6 +27,21 @@ def decimals_for(values: Iterable[float]) -> int:
     if largest >= 10_000:
         return 0
     return 1 if largest >= 10 else 3
+
+
+def rounded(value: Any) -> Any:
+    """Return an argument, or what it holds, with four significant digits.
+
+    Adapted step sizes are the product of many random factors: nobody reads sixteen digits of them.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        short = float(f"{value:.{DIGITS}g}")
+        return round(value) if abs(value) >= 10**DIGITS else short
+    if isinstance(value, Mapping):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value
 
 
 def format_rate(per_s: float | None) -> str:

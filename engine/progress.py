@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from engine.formatting import format_duration, format_number, format_rate
+from engine.formatting import decimals_for, format_duration, format_number, format_rate
 
 Clock = Callable[[], float]
 
@@ -200,4 +200,7 @@ def describe_fitness(summary: GenerationSummary, between: str) -> str:
         "mean": summary.mean,
         "median": summary.median,
     }
-    return between.join(f"{name} {format_number(value)}" for name, value in values.items())
+    decimals = decimals_for(value for value in values.values() if value is not None)
+    return between.join(
+        f"{name} {format_number(value, decimals)}" for name, value in values.items()
+    )

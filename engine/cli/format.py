@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.formatting import decimals_for, format_number
+from engine.formatting import decimals_for, format_number, rounded
 from populations.leaderboard_columns import column_type
 
 KEEP_ALWAYS = 100
@@ -127,10 +127,12 @@ def _least_width(columns: Sequence[TextColumn]) -> int:
 
 
 def _readable(name: str, cell: str) -> str:
-    """Write a list of ids without its brackets and quotes."""
+    """Write a list of ids without its brackets and quotes, and arguments without all digits."""
     value = _decoded(name, cell)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return " ".join(value)
+    if isinstance(value, dict | list):
+        return json.dumps(rounded(value), separators=(",", ":"), ensure_ascii=False)
     return cell
 
 

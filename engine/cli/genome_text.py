@@ -10,7 +10,7 @@ from rich.text import Text
 
 from engine.cli.facts import counts, numbers, print_facts, with_error
 from engine.cli.format import KEEP_ALWAYS, TextColumn, print_columns
-from engine.formatting import decimals_for
+from engine.formatting import decimals_for, rounded
 from engine.genome_report import GenomeReport
 from populations.leaderboard import Row
 
@@ -37,7 +37,7 @@ def _genome_facts(report: GenomeReport) -> list[tuple[str, str]]:
     born, best = report.birth, report.best
     holdout = (
         f"{with_error(report.fitness_holdout, report.fitness_holdout_sem)} "
-        f"over {report.episodes_holdout} episodes"
+        f"over {report.episodes_holdout or 0:,} episodes"
     )
     layers = "-".join(map(str, report.layers))
     return [
@@ -49,7 +49,10 @@ def _genome_facts(report: GenomeReport) -> list[tuple[str, str]]:
         ("fine-tuning", _finetune(born)),
         ("network", f"{layers}, norm {report.norm}, {report.parameters:,} parameters"),
         ("size", f"{report.size_bytes:,} bytes, int8 weights and {report.vector_dtype} biases"),
-        ("fitness", f"{with_error(best.fitness, best.fitness_sem)} over {best.episodes} episodes"),
+        (
+            "fitness",
+            f"{with_error(best.fitness, best.fitness_sem)} over {best.episodes or 0:,} episodes",
+        ),
         ("held-out", holdout if report.episodes_holdout else ""),
         ("before tuning", _optional(born.fitness_before_finetune)),
         ("vs parent", _optional(born.delta_vs_better_parent, sign="+")),
@@ -122,7 +125,7 @@ def _named(values: Any) -> str:
 
 
 def _arguments(values: Any) -> str:
-    return ", ".join(f"{name}={value}" for name, value in (values or {}).items())
+    return ", ".join(f"{name}={value}" for name, value in rounded(values or {}).items())
 
 
 def _optional(value: float | None, sign: str = "") -> str:

@@ -86,7 +86,7 @@ def report(view: Progress, clock: Clock) -> None:
 def test_a_log_has_a_line_per_phase_generation_and_note(clock: Clock) -> None:
     stream = io.StringIO()
     report(LogProgress(stream, clock), clock)
-    fitness = "best 487.2, elite 1234.6, mean 12.5, median -0.250, 64 births, 12.3/s"
+    fitness = "best 487.2, elite 1234.6, mean 12.5, median -0.2, 64 births, 12.3/s"
     assert stream.getvalue().splitlines() == [
         "[0:00:00] teachers (4)",
         "[0:00:05] states",
@@ -107,7 +107,7 @@ def test_generations_and_notes_stay_above_the_live_view(
 ) -> None:
     report(live, clock)
     text = written(console)
-    assert "[1:07:45] gen 1/3  best 487.2  elite 1234.6  mean 12.5  median -0.250\n" in text
+    assert "[1:07:45] gen 1/3  best 487.2  elite 1234.6  mean 12.5  median -0.2\n" in text
     assert "[2:14:25] node [red]alpha was lost" in text
 
 
@@ -127,7 +127,7 @@ def test_the_live_view_shows_phase_generations_fitness_and_workers(
     assert phase.endswith("32/64  6.4/s")
     assert generations.startswith("generations")
     assert generations.endswith("1/3")
-    assert fitness == "best 487.2  elite 1234.6  mean 12.5  median -0.250"
+    assert fitness == "best 487.2  elite 1234.6  mean 12.5  median -0.2"
     # two generations of 10 s are left, 5 s of which have passed
     assert facts == "elapsed 0:00:15  left 0:00:15  workers 3/4 busy  slerp"
 
