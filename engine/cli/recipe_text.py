@@ -9,7 +9,7 @@ from rich.console import Console
 
 from engine.cli.facts import counts, numbers
 from engine.cli.format import KEEP_ALWAYS, TextColumn, print_columns
-from engine.formatting import decimals_for
+from engine.formatting import decimals_for, rounded
 from engine.layout import RECIPES
 from engine.recipe_table import RecipeRow
 
@@ -18,7 +18,7 @@ DRAWN = {"mix": "drawn by weight", "grid": "all in turn", "bandit": "drawn by a 
 
 
 def print_recipes(console: Console, draw: str, recipes: Sequence[RecipeRow]) -> None:
-    """Print what each recipe has come to, the highest rewards first.
+    """Print what each recipe has come to: what a bandit draws most often first, else the best.
 
     A mix with one recipe per operator is left out: the table of operators tells the same.
 
@@ -30,7 +30,7 @@ def print_recipes(console: Console, draw: str, recipes: Sequence[RecipeRow]) -> 
     one_each = len({recipe.operator for recipe in recipes}) == len(recipes)
     if not recipes or (draw == "mix" and one_each):
         return
-    ranked = sorted(recipes, key=_rank, reverse=True)
+    ranked = sorted(recipes, key=_by_chance if draw == "bandit" else _by_gain)
     click.echo()
     click.echo(f"{len(recipes)} recipes, {DRAWN[draw]}")
     print_columns(console, _columns(draw, ranked[:LINES], recipes))
@@ -43,10 +43,15 @@ def _reward(recipe: RecipeRow) -> float | None:
     return recipe.mean_reward if recipe.expected_reward is None else recipe.expected_reward
 
 
-def _rank(recipe: RecipeRow) -> float:
-    """Return what a recipe is ranked by; one without children stands in the middle."""
-    reward = _reward(recipe)
-    return 0.5 if reward is None else reward
+def _by_chance(recipe: RecipeRow) -> tuple[float, float]:
+    """Sort by how likely a recipe is drawn, which some of those never drawn share."""
+    return -recipe.share, -(_reward(recipe) or 0.0)
+
+
+def _by_gain(recipe: RecipeRow) -> tuple[bool, float]:
+    """Sort by mean improvement; recipes without any come last."""
+    gain = recipe.mean_improvement
+    return gain is None, -(gain or 0.0)
 
 
 def _columns(
@@ -70,7 +75,7 @@ def _columns(
         counts("births", [recipe.births for recipe in shown], keep=60),
         counts("ok", [recipe.ok for recipe in shown], keep=40),
         numbers("vs parent", [r.mean_improvement for r in shown], decimals, sign="+"),
-        numbers("best", [r.best_improvement for r in shown], decimals, sign="+", keep=50),
+        numbers("best gain", [r.best_improvement for r in shown], decimals, sign="+", keep=50),
         numbers("reward", [_reward(recipe) for recipe in shown], 2, keep=80),
         *([] if draw == "grid" else [chances]),  # in which all are equal
     ]
@@ -93,7 +98,8 @@ def _varying(
 
 
 def _params(recipe: RecipeRow) -> str:
+    params = rounded(recipe.operator_params)
     return " ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in recipe.operator_params.items()
+        for name, value in params.items()
     )

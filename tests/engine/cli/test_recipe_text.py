@@ -41,7 +41,7 @@ def rows(**changes: list[Any]) -> list[RecipeRow]:
     ]
 
 
-def test_recipes_of_a_bandit_stand_with_the_highest_expected_reward_first(capsys) -> None:
+def test_recipes_of_a_bandit_stand_with_the_most_likely_first(capsys) -> None:
     found = rows(
         align=["auto", "none", "auto"],
         finetune=["default", "default", "short"],
@@ -53,7 +53,9 @@ def test_recipes_of_a_bandit_stand_with_the_highest_expected_reward_first(capsys
     blank, title, header, *lines = printed("bandit", found, capsys)
     assert blank == []
     assert " ".join(title) == "3 recipes, drawn by a bandit"
-    assert " ".join(header) == ("# operator align finetune births ok vs parent best reward chance")
+    assert " ".join(header) == (
+        "# operator align finetune births ok vs parent best gain reward chance"
+    )
     assert lines == [
         ["1", "weighted", "none", "default", "30", "28", "+1.0", "+3.0", "0.88", "75%"],
         ["2", "weighted", "auto", "short", "30", "28", "-", "-", "0.50", "12%"],
@@ -80,11 +82,19 @@ def test_a_mix_of_one_recipe_per_operator_has_no_table(capsys) -> None:
     assert printed("bandit", [], capsys) == []
 
 
-def test_a_grid_is_ranked_by_mean_rewards_and_the_unknown_stands_in_the_middle(capsys) -> None:
-    found = rows(operator=["a", "b", "c"], mean_reward=[0.25, None, 0.75])
+def test_a_grid_is_ranked_by_improvement_and_the_unknown_stands_last(capsys) -> None:
+    gains = [-3.0, None, 0.0, 2.5]
+    found = rows(operator=["a", "b", "c", "d"], mean_improvement=gains, mean_reward=gains)
     _, _, _, *lines = printed("grid", found, capsys)
-    assert [line[1] for line in lines] == ["c", "b", "a"]
-    assert lines[1][-1] == "-"  # without a chance, which is the same for all
+    assert [line[1] for line in lines] == ["d", "c", "a", "b"]
+    assert lines[-1][-1] == "-"  # without a chance, which is the same for all
+
+
+def test_params_have_four_digits(capsys) -> None:
+    found = rows(operator_params=[{"low": 1 / 3, "n_parents": 3}, {"low": 12345.6}])
+    _, _, _, first, second = printed("mix", found, capsys)
+    assert first[2:4] == ["low=0.3333", "n_parents=3"]
+    assert second[2] == "low=12346"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -94,7 +104,7 @@ def test_many_recipes_fit_a_terminal(capsys, width: int) -> None:
         align=["activations"] * 29 + ["none"],
         finetune=["default", *["thorough"] * 29],
         operator_params=[{"low": 0.1 * i, "high": 1.1, "n_parents": 3} for i in range(30)],
-        mean_reward=[i / 30 for i in range(30)],
+        mean_improvement=[i / 30 for i in range(30)],
     )
     _, _, header, first, *_, last = printed("grid", found, capsys, width)
     assert header[1:5] == ["operator", "params", "align", "finetune"]
