@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.config_evolution import each
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
@@ -21,9 +22,10 @@ from engine.records import birth_columns, result_from_event, row_from_event
 from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
-from populations.plans import Kind
+from populations.plans import Kind, Result
 
 BIRTH_PHASES = ("ancestor", "students", "children")
+LISTED = 8  # run directories in an error message
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class RunRecord:
         stages: What each finished stage left behind, by name, without its rows.
         rows: Rows of the finished stages, oldest first.
         pending: Births of the stage that is not finished yet; how they were made is not known
-            before it is.
+            before it is, but for their operator where the genome or the reason tells it.
     """
 
     path: Path
@@ -104,7 +106,7 @@ def read_run(path: Path) -> RunRecord:
         JournalError: Its journal is damaged.
     """
     if not (path / CONFIG).is_file():
-        raise RunDirectoryError(f"{path} is not a run directory: it has no {CONFIG}")
+        raise not_a_run(path, CONFIG)
     config = load_config(path / CONFIG)
     # Before the journal: a run that ends in between must not look like one that was stopped.
     process = _lock_holder(path)
@@ -121,6 +123,27 @@ def read_run(path: Path) -> RunRecord:
             open_results[event["phase"], event["generation"], event["index"]] = event
     pending = [_pending_row(config, event) for _, event in sorted(open_results.items())]
     return RunRecord(path, process, config, stages, rows, pending)
+
+
+def not_a_run(path: Path, lacking: str) -> RunDirectoryError:
+    """Return the error for a path that is not a run directory; it names those that lie in it.
+
+    Args:
+        path: The path.
+        lacking: Name of the file that it should have.
+    """
+    if not path.exists():
+        return RunDirectoryError(f"there is no run directory {path}")
+    try:
+        inside = sorted(child for child in path.iterdir() if (child / CONFIG).is_file())
+    except OSError:  # a file, or a folder that others may not look into
+        inside = []
+    text = f"{path} is not a run directory: it has no {lacking}"
+    if inside:
+        more = f" and {len(inside) - LISTED} more" if len(inside) > LISTED else ""
+        names = ", ".join(child.name for child in inside[:LISTED])
+        text += f". In it are the runs {names}{more}; name one, such as {inside[0]}, or {path}/*"
+    return RunDirectoryError(text)
 
 
 def find_genome(run: RunRecord, row: Row) -> Genome:
@@ -176,15 +199,31 @@ def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:
     kinds: dict[str, Kind] = {"ancestor": "ancestor", "students": "student"}
     # Controls are planned behind the children.
     bred: Kind = "child" if result.index < config.evolution.children else "control"
+    kind = kinds.get(result.phase, bred)
     return Row(
         run=config.name,
-        kind=kinds.get(result.phase, bred),
+        kind=kind,
         generation=result.generation,
         child=result.index,
         parents=None if genome is None else genome.lineage.parents,
-        operator=None if genome is None else genome.lineage.operator,
+        operator=_accused(config, kind, result) if genome is None else genome.lineage.operator,
         **birth_columns(result),
     )
+
+
+def _accused(config: RunConfig, kind: Kind, result: Result) -> str | None:
+    """Return the operator of a child that came to nothing, if the reason names it or there is one.
+
+    Reasons begin like ``unit: ValueError``, ``the child of unit`` or ``unit needs``; but they may
+    as well accuse the mutation.
+    """
+    if kind != "child":
+        return None
+    known = {name for recipe in config.evolution.recipes for name in each(recipe.operator)}
+    if len(known) == 1 and not any(":" in name for name in known):  # as in module:Class
+        return known.pop()
+    name = result.reason.removeprefix("the child of ").partition(" ")[0].removesuffix(":")
+    return name if name in known else None
 
 
 def _phase(row: Row) -> str:

@@ -12,10 +12,11 @@ from typing import Literal
 from engine.config import RunConfig
 from engine.layout import RECIPES
 from engine.recipe_table import RecipeRow, read_table
+from engine.run_failure import failure
 from engine.run_record import RunRecord
 from populations.leaderboard import Row
 
-State = Literal["running", "finished", "stopped"]
+State = Literal["running", "finished", "stopped", "failed"]
 
 N_CONTROLS = 2  # kinds of controls: clone + fine-tune and random + fine-tune
 
@@ -58,17 +59,18 @@ class Generation:
 
 @dataclass(frozen=True)
 class Breeding:
-    """What one operator has achieved, in finished generations.
+    """What one operator has achieved so far.
 
     Attributes:
         kind: What it bred: students, children, or controls.
-        operator: Its name; ``all`` for all children together.
+        operator: Its name; ``all`` for all children together, empty where it is not known of what
+            failed in an unfinished generation.
         births: How many.
         ok: How many of them were scored.
         mean: Mean fitness of the scored ones.
         best: Highest fitness.
-        delta: Mean of their fitness minus that of their fitter parent.
-        beat_parent: Share of the scored ones with parents that are fitter than both.
+        delta: Mean of their fitness minus that of their fitter parent, in finished generations.
+        beat_parent: Share of those with a parent that are fitter than it.
     """
 
     kind: str
@@ -113,7 +115,9 @@ class RunStatus:
         path: Its directory.
         name: Its name.
         environment: What is played.
-        state: Whether it is finished, a process works on it, or it was stopped.
+        state: Whether it is finished, a process works on it, it was stopped, or it failed and
+            cannot go on.
+        failure: Why it cannot go on, where it failed.
         process: Id of the process that works on it, or None.
         stage: The stage that is not finished yet; None where the run is.
         generation: The generation that is bred, or the last one.
@@ -141,6 +145,7 @@ class RunStatus:
     name: str
     environment: str
     state: State
+    failure: str | None
     process: str | None
     stage: str | None
     generation: int
@@ -171,6 +176,7 @@ def run_status(run: RunRecord) -> RunStatus:
             its table of recipes is damaged.
     """
     births, stage = run.births, run.unfinished
+    failed = None if run.process else failure(run)
     birth_cpu_s = sum(row.cpu_s or 0.0 for row in births)
     statuses = Counter(row.status for row in births)
     reasons = Counter((row.status, row.reason) for row in births if row.status != "ok")
@@ -179,7 +185,8 @@ def run_status(run: RunRecord) -> RunStatus:
         path=str(run.path),
         name=run.config.name,
         environment=run.config.environment.id,
-        state="finished" if stage is None else "running" if run.process else "stopped",
+        state=_state(run, failed),
+        failure=failed,
         process=run.process,
         stage=stage,
         generation=_generation_of(stage, run.config),
@@ -190,7 +197,7 @@ def run_status(run: RunRecord) -> RunStatus:
         births_by_status={name: statuses[name] for name in ("ok", "rejected", "failed", "lost")},
         reasons=[Reason(*key, count) for key, count in reasons.most_common()],
         by_generation=by_generation,
-        by_operator=_operators(run.rows),
+        by_operator=_operators(run.all_rows),
         draw=run.config.evolution.draw,
         by_recipe=read_table(run.path / RECIPES),
         baselines=_baselines(run),
@@ -201,6 +208,12 @@ def run_status(run: RunRecord) -> RunStatus:
         last_record=max((row.created_at for row in run.all_rows if row.created_at), default=None),
         size_bytes=_directory_size(run.path),
     )
+
+
+def _state(run: RunRecord, failed: str | None) -> State:
+    if run.unfinished is None:
+        return "finished"
+    return "running" if run.process else "stopped" if failed is None else "failed"
 
 
 def _generation_of(stage: str | None, config: RunConfig) -> int:
@@ -249,7 +262,7 @@ def _operators(rows: Sequence[Row]) -> list[Breeding]:
         born = [row for row in rows if row.kind == kind and row.child is not None]
         names = sorted({row.operator or "" for row in born})
         for name in names:
-            groups[kind, name] = [row for row in born if row.operator == name]
+            groups[kind, name] = [row for row in born if (row.operator or "") == name]
         if kind == "child" and len(names) > 1:
             groups[kind, "all"] = born
     return [_breeding(kind, name, group) for (kind, name), group in groups.items()]

@@ -41,8 +41,14 @@ _form = click.option(
 def status(run_dirs: tuple[Path, ...], form: str) -> None:
     """Show how the runs in RUN_DIRS are getting on; they may be in progress.
 
-    One run is shown in full, several with a line each. A parent is compared with the fitness it
-    was chosen for, which flatters it: see whether children do better than the control "clone".
+    One run is shown in full, several with a line each. "vs parent" is fitness minus that of the
+    fitter parent. It is compared with the fitness it was chosen for, which flatters it: see
+    whether children do better than the control "clone".
+
+    Of recipes, "best gain" is the highest such difference of a child, and "reward", from 0 to 1,
+    tells how its children rank among those of their generation by it: 0.5 is the average, and what
+    is not scored gets 0. A bandit expects the reward shown, in which older generations count less.
+    "chance" is how likely the next child gets the recipe.
     """
     found = [run_status(read_run(path)) for path in run_dirs]
     if form == "json":

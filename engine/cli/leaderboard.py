@@ -21,20 +21,30 @@ from engine.cli.format import (
 )
 from engine.formatting import decimals_for, format_number
 from engine.layout import GENERATIONS_SETTINGS, SEARCH_SETTINGS
+from engine.run_table import load_runs
 from populations.errors import LeaderboardError
 from populations.leaderboard import load_leaderboard
-from populations.leaderboard_columns import check_column
-from populations.leaderboard_query import aggregate, best_rows, filter_rows, sort_rows
+from populations.leaderboard_columns import FIXED, check_column
+from populations.leaderboard_query import (
+    aggregate,
+    best_rows,
+    birth_rows,
+    filter_rows,
+    sort_rows,
+)
 
 TOP = 20
 BEST_FIRST = ("-fitness", "-fitness_holdout", "size_bytes")
 WRITERS = {"csv": to_csv, "json": to_json, "markdown": to_markdown}
 
-EXAMPLES = """\b
+EXAMPLES = f"""Columns: {", ".join(FIXED)}; agreement_NAME for each teacher.
+
+\b
 Examples:
   cultivar leaderboard runs/smoke-0 --top 5
   cultivar leaderboard runs/* --by run,operator
   cultivar leaderboard runs/smoke-0 --where "'3f9c1a7be210' in parents" --format csv
+  cultivar leaderboard runs/smoke-0 --where "status == 'failed'" --columns operator,reason
 """
 
 
@@ -55,8 +65,17 @@ Examples:
     "--sort", metavar="COLUMNS", help="Sort by comma-separated columns; -fitness is descending."
 )
 @click.option("--columns", metavar="COLUMNS", help="Show these comma-separated columns.")
-@click.option("--by", metavar="COLUMNS", help="Show count, mean, median and best fitness by group.")
-@click.option("--all-rows", is_flag=True, help="Keep every evaluation, not one row per genome.")
+@click.option(
+    "--by",
+    metavar="COLUMNS",
+    help="Show count, mean, median and best fitness of births by kind and these columns; mutation "
+    "and finetune stand for their names.",
+)
+@click.option(
+    "--all-rows",
+    is_flag=True,
+    help="Keep every evaluation, not one row per genome; with --by, not births alone.",
+)
 @click.option(
     "--format",
     "form",
@@ -77,15 +96,23 @@ def leaderboard(
 ) -> None:
     """Show the leaderboard of RUNS: run directories or leaderboard.csv files.
 
-    A genome is shown once, with the fitness over most episodes. The run may still be going on.
+    A genome is shown once, with the fitness over most episodes. With --by every birth of a student,
+    a child or a control counts, as in 'cultivar status': with the fitness that it was born with,
+    and however often its genome was born. Left out are elites scored again, the ancestor, and
+    baselines.
+
+    A run may still be going on, or have failed. Of births in its unfinished generation only results
+    are known, and their operator.
     """
     for run in runs:
         _refuse_search(run)
-    frame = load_leaderboard(runs)
+    frame, notes = load_runs(runs)
+    for note in notes:
+        click.echo(note, err=True)
     if where is not None:
         frame = filter_rows(frame, where)
     if not all_rows:
-        frame = best_rows(frame)
+        frame = best_rows(frame) if by is None else birth_rows(frame)
     if by is not None:
         frame = aggregate(frame, _names(by))
     if sort is not None or by is None:
@@ -97,7 +124,10 @@ def leaderboard(
     if form != "table":
         click.echo(WRITERS[form](shown if names is None else shown[names]), nl=False)
     elif by is not None or names is not None:
-        _print([text_column(shown, n) for n in names or shown.columns], len(shown), len(frame))
+        columns_ = [text_column(shown, name) for name in names or shown.columns]
+        if by is not None:
+            columns_ = [replace(c, cells=[cell or "-" for cell in c.cells]) for c in columns_]
+        _print(columns_, len(shown), len(frame))
     else:
         _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
 

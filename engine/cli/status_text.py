@@ -86,6 +86,11 @@ def print_overview(console: Console, found: Sequence[RunStatus]) -> None:
 def _state(one: RunStatus) -> str:
     if one.state == "stopped":
         return f"stopped; go on with 'cultivar resume {one.path}'"
+    if one.state == "failed":
+        return (
+            f"failed, and cannot go on: {one.failure}; mend what the reasons below name, and start "
+            "again with another --run-dir"
+        )
     if one.state == "finished":
         return "finished"
     # The lock of a process on another machine is seen through a shared file system.
@@ -148,8 +153,9 @@ def _time(one: RunStatus) -> str:
 def _champion(champion: ChampionStatus) -> str:
     fitness = with_error(champion.fitness, champion.fitness_sem)
     holdout = with_error(champion.fitness_holdout, champion.fitness_holdout_sem)
+    episodes = f"{champion.episodes or 0:,} episodes"
     return (
-        f"{champion.genome}: {holdout} held-out, {fitness} over {champion.episodes} episodes, "
+        f"{champion.genome}: {holdout} held-out, {fitness} over {episodes}, "
         f"{champion.size_bytes:,} bytes, {champion.parameters:,} parameters"
     )
 

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli.inspect import show, status
+from engine.cli.leaderboard import leaderboard
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError
 from engine.launch import launch
@@ -142,6 +143,11 @@ def test_status_compares_operators_with_controls(run: Path) -> None:
     found = {(one["kind"], one["operator"]): one for one in status_of(run)["by_operator"]}
     rows = table(run)
     born = rows[rows["child"].notna() & rows["kind"].isin(["student", "child", "control"])]
+    asked = CliRunner().invoke(leaderboard, [str(run), "--by", "operator", "--format", "json"])
+    for one in json.loads(asked.stdout):
+        same = found[one["kind"], one["operator"]]
+        assert (one["count"], one["scored"]) == (same["births"], same["ok"])
+        assert (one["mean"], one["best"]) == (pytest.approx(same["mean"]), same["best"])
     groups: dict[Any, pd.DataFrame] = dict(list(born.groupby(["kind", "operator"])))
     groups["child", "all"] = born[born["kind"] == "child"]
     assert set(found) == set(groups)

@@ -39,7 +39,12 @@ ROWS = [
     Row(run="one", kind="teacher", generation=0, child=0, fitness=230.5, episodes=32),
     child(1, 100 / 3),
     child(2, 200.0),
-    child(2, 150.0, generation=2, episodes=64, fitness_holdout=140.0, fitness_holdout_sem=2.0),
+    child(
+        2,
+        150.0,
+        **{"generation": 2, "child": None, "episodes": 64},  # scored again, not born again
+        **{"fitness_holdout": 140.0, "fitness_holdout_sem": 2.0},
+    ),
     child(3, -7.25),
     Row(run="one", kind="child", generation=1, child=4, status="failed", reason="a | NaN"),
 ]
@@ -116,9 +121,23 @@ def test_columns_are_shown_in_the_order_asked_for(run_dir: Path) -> None:
 def test_by_shows_groups(run_dir: Path) -> None:
     lines = invoke(run_dir, "--by", "kind,operator").splitlines()
     assert lines[0].split() == ["kind", "operator", "count", "scored", "mean", "median", "best"]
-    assert lines[2].split() == ["child", "layer", "1", "1", "150.0", "150.0", "150.0"]
-    groups = records(run_dir, "--by", "operator", "--sort", "best", "--where", "kind == 'child'")
-    assert [group["operator"] for group in groups] == ["unit", "layer", None]
+    assert lines[1].split() == ["child", "layer", "1", "1", "200.0", "200.0", "200.0"]
+    assert lines[3].split() == ["child", "-", "1", "0", "-", "-", "-"]
+    groups = records(run_dir, "--by", "operator", "--sort", "best", "--where", "fitness > 0")
+    assert [group["operator"] for group in groups] == ["unit", "layer"]
+    everything = records(run_dir, "--by", "generation", "--all-rows")
+    assert {(one["kind"], one["generation"]): one["count"] for one in everything} == {
+        ("teacher", 0): 1,
+        ("child", 1): 4,
+        ("child", 2): 1,
+    }
+
+
+def test_by_counts_every_birth_of_a_genome(run_dir: Path) -> None:
+    clones = [child(n, 50.0 * n, kind="control", operator="clone", genome="a" * 12) for n in (1, 3)]
+    LeaderboardWriter(run_dir / "leaderboard.csv", Columns()).rewrite([*ROWS, *clones])
+    (control,) = records(run_dir, "--by", "operator", "--where", "kind == 'control'")
+    assert (control["operator"], control["count"], control["mean"]) == ("clone", 2, 100.0)
 
 
 def test_csv_is_exact_and_can_be_loaded_again(run_dir: Path, tmp_path: Path) -> None:
@@ -137,6 +156,15 @@ def test_json_has_lists_and_nulls(run_dir: Path) -> None:
     assert rows[1]["episodes"] == 32
     assert rows[4]["fitness"] is None
     assert rows[4]["genome"] is None
+
+
+def test_arguments_are_short_in_a_table_and_exact_in_a_file(run_dir: Path) -> None:
+    mutation = {"name": "gaussian", "size": 0.06837292228616075}
+    LeaderboardWriter(run_dir / "leaderboard.csv", Columns()).rewrite(
+        [child(1, 2.0, mutation=mutation)]
+    )
+    assert '"size":0.06837}' in invoke(run_dir, "--columns", "mutation")
+    assert records(run_dir)[0]["mutation"] == mutation
 
 
 def test_an_infinite_return_is_null_in_json(run_dir: Path) -> None:
@@ -194,7 +222,7 @@ def test_no_rows_are_told(run_dir: Path) -> None:
         (("--sort", "-fitnes"), "'fitnes'. Did you mean fitness"),
         (("--by", "operatr"), "'operatr'. Did you mean operator"),
         (("--where", "fitness ="), "cannot be read"),
-        (("--by", "operator", "--sort", "fitness"), "no column named 'fitness'. Columns: operator"),
+        (("--by", "operator", "--sort", "fitness"), "no column named 'fitness'. Columns: kind, op"),
     ],
 )
 def test_wrong_options_are_told(run_dir: Path, arguments: tuple[str, ...], message: str) -> None:
