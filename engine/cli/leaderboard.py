@@ -34,6 +34,7 @@ from populations.leaderboard_query import (
 )
 
 TOP = 20
+LONG = 30  # characters of a column that gives way to shorter ones
 BEST_FIRST = ("-fitness", "-fitness_holdout", "size_bytes")
 WRITERS = {"csv": to_csv, "json": to_json, "markdown": to_markdown}
 
@@ -124,10 +125,10 @@ def leaderboard(
     if form != "table":
         click.echo(WRITERS[form](shown if names is None else shown[names]), nl=False)
     elif by is not None or names is not None:
-        columns_ = [text_column(shown, name) for name in names or shown.columns]
+        asked = [_whole(text_column(shown, name)) for name in names or shown.columns]
         if by is not None:
-            columns_ = [replace(c, cells=[cell or "-" for cell in c.cells]) for c in columns_]
-        _print(columns_, len(shown), len(frame))
+            asked = [replace(c, cells=[cell or "-" for cell in c.cells]) for c in asked]
+        _print(asked, len(shown), len(frame))
     else:
         _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
 
@@ -196,6 +197,11 @@ def _default_columns(frame: pd.DataFrame, several_runs: bool) -> list[TextColumn
         columns += [text_column(frame, "status", keep=94), text_column(frame, "reason", keep=93)]
         columns[-1] = replace(columns[-1], least=16)
     return [column for column in columns if any(column.cells)]
+
+
+def _whole(column: TextColumn) -> TextColumn:
+    """Let a column of long texts be cut where it is narrow, so that the others stay whole."""
+    return replace(column, least=LONG) if column.width > LONG else column
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:

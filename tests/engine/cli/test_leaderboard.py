@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,20 @@ def test_arguments_are_short_in_a_table_and_exact_in_a_file(run_dir: Path) -> No
     )
     assert '"size":0.06837}' in invoke(run_dir, "--columns", "mutation")
     assert records(run_dir)[0]["mutation"] == mutation
+
+
+def test_a_long_reason_leaves_the_other_columns_whole(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [child(1, 2.0, status="failed", reason="read what it was given, " * 9)]
+    LeaderboardWriter(run_dir / "leaderboard.csv", Columns()).rewrite(rows)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(leaderboard, [str(run_dir), "--columns", "operator,genome,reason"])
+    header, line = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
+    assert header.split() == ["operator", "genome", "reason"]
+    assert line.startswith("unit      000000000001  read what")
+    assert (len(line), line[-1]) == (80, "…")
 
 
 def test_an_infinite_return_is_null_in_json(run_dir: Path) -> None:
