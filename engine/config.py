@@ -56,6 +56,8 @@ __all__ = [
 
 DEFAULT_PRESET = "default"
 """Name that stands for ``finetune`` itself where a recipe names a preset of it."""
+NOT_IDENTITY = ("name", "dispatch")
+"""Settings that the outcome of a run does not depend on."""
 
 
 class EnvironmentConfig(Section):
@@ -228,4 +230,4 @@ class RunConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what the outcome depends on: everything but the name and the dispatch."""
-        return self.model_dump(mode="json", exclude={"name", "dispatch"})
+        return self.model_dump(mode="json", exclude=set(NOT_IDENTITY))

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from engine.config import RunConfig
+from engine.config import NOT_IDENTITY, RunConfig
 from engine.errors import RunDirectoryError
+from engine.strict_yaml import parse_yaml
 from engine.versions import versions
 from populations.tensor_file import canonical_json
 
@@ -40,20 +41,26 @@ def compare(file: Path, begun: Mapping[str, Any], config: RunConfig) -> list[str
         RunDirectoryError: The configuration or a plug-in was changed.
     """
     mend = "put the original back, or start a new run with another --run-dir"
+    notes = []
     if begun["config"] != _fingerprint(config):
-        raise RunDirectoryError(f"{file} was changed after the run began; {mend}")
+        if begun["config"] != _fingerprint_of(file):
+            raise RunDirectoryError(f"{file} was changed after the run began; {mend}")
+        notes.append(
+            f"{file} is of an earlier version of cultivar; settings that are new since then have "
+            "their defaults"
+        )
     for plugin, digest in _plugins(config).items():
         if begun["plugins"].get(plugin) != digest:
             raise RunDirectoryError(f"{plugin} was changed after the run began; {mend}")
     before = {"CPU": begun["cpu"], **begun["versions"]}
     here = {"CPU": _cpu(), **versions(*DISTRIBUTIONS)}
     changed = [f"{k} {before.get(k)} to {v}" for k, v in here.items() if before.get(k) != v]
-    if not changed:
-        return []
-    return [
-        f"since this run began, {', '.join(changed)}: its bytes may differ from those of an "
-        "uninterrupted run"
-    ]
+    if changed:
+        notes.append(
+            f"since this run began, {', '.join(changed)}: its bytes may differ from those of an "
+            "uninterrupted run"
+        )
+    return notes
 
 
 def difference(found: RunConfig, wanted: RunConfig) -> str:
@@ -76,7 +83,17 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 def _fingerprint(config: RunConfig) -> str:
     """Return the SHA-256 of what the outcome of a run depends on."""
-    return hashlib.sha256(canonical_json(config.identity()).encode()).hexdigest()
+    return _digest(config.identity())
+
+
+def _fingerprint_of(file: Path) -> str:
+    """Return the same of a recorded configuration as it is written, without any setting since."""
+    values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    return _digest({name: values[name] for name in values if name not in NOT_IDENTITY})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
 
 
 def _plugins(config: RunConfig) -> dict[str, str]:

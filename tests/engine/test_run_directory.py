@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from engine.config_file import dump_config, load_config
 from engine.errors import RunDirectoryError
 from engine.layout import pack_path
 from engine.run_directory import RunDirectory
+from engine.strict_yaml import parse_yaml, write_yaml
 from populations.genome import Genome, Lineage
 from populations.journal import Journal, read_journal
 from populations.leaderboard import Columns, Row, load_leaderboard
 from populations.network import NetworkSpec
 from populations.plans import Result
 from populations.storage import load_pack
+from populations.tensor_file import canonical_json
 
 COLUMNS = Columns(teachers=["teacher-0"])
 
@@ -168,6 +171,33 @@ def test_a_configuration_changed_by_hand_is_refused(tmp_path, config) -> None:
         RunDirectory.resume(tmp_path / "run")
     file.write_text(file.read_text().replace("children: 65", "children: 64"))
     RunDirectory.resume(tmp_path / "run").close()
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(tmp_path, config) -> None:
+    run = tmp_path / "run"
+    RunDirectory.open(run, config).close()
+    # What a version without these settings would have written.
+    values = parse_yaml((run / "config.yaml").read_text(), "config.yaml")
+    del values["finetune_presets"], values["evolution"]["bandit"]
+    (run / "config.yaml").write_text(write_yaml(values))
+    identity = {name: value for name, value in values.items() if name not in ("name", "dispatch")}
+    fingerprint = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+    (event,) = read_journal(run / "journal.jsonl")
+    (run / "journal.jsonl").unlink()
+    journal = Journal.create(run / "journal.jsonl")
+    journal.append([event | {"config": fingerprint}])
+    journal.close()
+    with RunDirectory.resume(run) as directory:
+        assert directory.config.evolution.bandit == config.evolution.bandit
+        assert directory.notes == [
+            f"{run / 'config.yaml'} is of an earlier version of cultivar; settings that are new "
+            "since then have their defaults"
+        ]
+    # A change by hand is still one, also of a setting that is new.
+    values["evolution"]["bandit"] = {"discount": 0.5}
+    (run / "config.yaml").write_text(write_yaml(values))
+    with pytest.raises(RunDirectoryError, match=r"config.yaml was changed after the run began"):
+        RunDirectory.resume(run)
 
 
 def test_a_run_goes_on_with_other_workers(tmp_path, config) -> None:
