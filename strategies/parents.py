@@ -261,7 +261,10 @@ def _descent(parents: Sequence[Parent]) -> str:
     if len(bases) == 1:
         return f"that of {names} is not at hand"
     return " and ".join(
-        f"{parent.id} descends from {parent.basis or 'none that is recorded'}" for parent in parents
+        f"{parent.id} begins a line of its own"
+        if parent.basis == parent.id
+        else f"{parent.id} descends from {parent.basis or 'none that is recorded'}"
+        for parent in parents
     )
 
 

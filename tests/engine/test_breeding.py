@@ -554,8 +554,8 @@ def test_parents_without_a_common_ancestor_are_refused_by_name(world: World) -> 
     refused, neighbor = breed(world, plan(0, pair, Curious()), plan(1, pair))
     assert refused.status == "failed"
     assert refused.reason == (
-        f"curious needs parents with a recorded common ancestor, but {pair[0].id} descends from "
-        f"{pair[0].id} and {pair[1].id} descends from {pair[1].id}; students share one with "
+        f"curious needs parents with a recorded common ancestor, but {pair[0].id} begins a "
+        f"line of its own and {pair[1].id} begins a line of its own; students share one with "
         "distillation.ancestor: shared, but a network from scratch (fresh) and a child of "
         "strangers that were not aligned (align: none) begin a line of their own: leave such "
         "recipes out"

@@ -178,6 +178,21 @@ def test_a_missing_ancestor_is_refused_with_the_names_of_the_parents() -> None:
         family_of(Needy("ancestor"), parents, [0.0, 0.0])
 
 
+def test_parents_of_different_descent_are_told_apart() -> None:
+    weights = random_parent(SPEC).weights
+    bases = {"one": "eve", "two": "two", "three": ""}
+    parents = [Parent(name, SPEC, weights, basis=basis) for name, basis in bases.items()]
+    message = (
+        "but one descends from eve and two begins a line of its own and three descends from none "
+        "that is recorded; students share one with distillation.ancestor: shared"
+    )
+    with pytest.raises(NeedError, match=message):
+        family_of(Needy("ancestor"), parents, [0.0, 0.0, 0.0])
+    kin = [Parent(name, SPEC, weights, basis="eve") for name in ("one", "two")]
+    with pytest.raises(NeedError, match="but that of one and two is not at hand; students"):
+        family_of(Needy("ancestor"), kin, [0.0, 0.0])
+
+
 def test_a_need_that_is_not_known_is_refused_with_a_suggestion() -> None:
     with pytest.raises(NeedError, match=r"'gram', which is not known. Did you mean 'grams'\?"):
         family_of(Needy("gram"), [random_parent(SPEC)], [0.0])
