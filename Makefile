@@ -41,7 +41,7 @@ bench: $(STAMP) ## Measure one generation
 reproduce: $(STAMP) ## Measure the tables of the documented pipeline again
 	$(BIN)/python scripts/reproduce_pipeline.py
 
-compare-operators: $(STAMP) ## Compare all crossover operators: an hour of two cores
+compare-operators: $(STAMP) ## Compare all crossover operators: 20 minutes of two cores
 	$(PIP_INSTALL) -e ".[box2d,plots]"
 	$(BIN)/python scripts/compare_operators.py --page docs/operator-comparison.md
 
