@@ -25,7 +25,7 @@ TOP = 10
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
 @click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
 @click.option("--plugin", "plugins", multiple=True, help="Python file with operators of your own.")
-@click.option("--operator", "operators", multiple=True, help="Breed with this operator only, or these in equal shares.")
+@click.option("--operator", "operators", multiple=True, help="Breed with this operator alone.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting.")
 @click.option(
     "--allow-unsafe-unpickle",
