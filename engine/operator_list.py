@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from engine.docstrings import Docstring, read_docstring
+from engine.plain import plain
 from engine.strict_yaml import write_yaml_inline
 from strategies.errors import PluginError, StrategyError, UnknownOperatorError
 from strategies.plugins import REGISTRIES, operators_in_file
 from strategies.registry import FILE_MODULE, Registry, suggestion
-from strategies.user_code import import_class
+from strategies.user_code import import_class, shown, told
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 KINDS = tuple(registry.kind for registry in REGISTRIES)
 BUILT_IN = "built in"
+VARIES: Literal["varies"] = "varies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class ParameterFacts:
         name: Its name.
         required: Whether it has no default.
         default: Its default, a plain value where there is one, else text.
-        type: Its annotation as it is written, or empty.
+        type: Its annotation as it is written, or the choices that it leaves; may be empty.
         meaning: What the docstring says of it.
     """
 
@@ -54,7 +58,8 @@ class OperatorFacts:
         summary: What it does, in a sentence.
         explanation: Formula and conventions, a few paragraphs.
         parameters: Arguments of its constructor.
-        n_parents: How many parents a crossover takes, by default; None for other kinds.
+        n_parents: How many parents a crossover takes, by default; ``varies`` where only an
+            instance can tell; None for other kinds.
         any_number: Whether an argument sets that number.
         needs: What it reads besides weights.
         same_widths: Whether the parents of a crossover must share one architecture; None for other
@@ -72,7 +77,7 @@ class OperatorFacts:
     summary: str
     explanation: str
     parameters: tuple[ParameterFacts, ...]
-    n_parents: int | None
+    n_parents: int | Literal["varies"] | None
     any_number: bool
     needs: tuple[str, ...]
     same_widths: bool | None
@@ -98,7 +103,7 @@ def list_operators(kind: str | None = None) -> tuple[tuple[OperatorFacts, ...], 
         for name in registry.available():
             try:
                 found.append(facts_of(registry, registry.get(name)))
-            except StrategyError as error:  # of one installed plug-in; the others are as good
+            except StrategyError as error:  # of one plug-in; the others are as good
                 problems.append(str(error))
     return tuple(found), tuple(problems)
 
@@ -142,16 +147,27 @@ def facts_of(registry: Registry[Any], cls: type[Any]) -> OperatorFacts:
     Args:
         registry: The registry of its kind; the class need not be registered.
         cls: The class.
+
+    Raises:
+        PluginError: Something cannot be read, or is not what the class should declare.
     """
+    try:
+        return _read(registry, cls)
+    except Exception as error:  # a class is code of the user's own
+        what = f"{registry.kind} {getattr(cls, 'name', cls.__name__)!r} of {_target(cls)}"
+        raise PluginError(f"cannot read the {what}: {told(error)}") from error
+
+
+def _read(registry: Registry[Any], cls: type[Any]) -> OperatorFacts:
     text = read_docstring(cls)
     parameters = _parameters(cls, text)
     set_by = next((each for each in parameters if each.name == "n_parents"), None)
     n_parents = getattr(cls, "n_parents", None)
     if set_by is not None and not set_by.required:
         n_parents = set_by.default
+    if hasattr(registry.base, "n_parents") and type(n_parents) is not int:
+        n_parents = VARIES
     name = str(getattr(cls, "name", ""))
-    origin = _origin(registry, cls, name)
-    module = origin if cls.__module__.startswith(FILE_MODULE) else cls.__module__
     return OperatorFacts(
         kind=registry.kind,
         name=name,
@@ -160,13 +176,13 @@ def facts_of(registry: Registry[Any], cls: type[Any]) -> OperatorFacts:
         parameters=parameters,
         n_parents=n_parents,
         any_number=set_by is not None,
-        needs=tuple(getattr(cls, "needs", ())),
-        same_widths=getattr(cls, "same_widths", None),
-        idempotent=getattr(cls, "idempotent", None),
-        step_size=getattr(cls, "step_size", None),
+        needs=_needs(cls),
+        same_widths=_if(bool, getattr(cls, "same_widths", None)),
+        idempotent=_if(bool, getattr(cls, "idempotent", None)),
+        step_size=_if(str, getattr(cls, "step_size", None)),
         source=text.source,
-        origin=origin,
-        target=f"{module}:{cls.__qualname__}",
+        origin=_origin(registry, cls, name),
+        target=_target(cls),
         file=_file(cls),
     )
 
@@ -202,14 +218,27 @@ def _called(
     return kept
 
 
+def _if(kind: type[Any], value: Any) -> Any:
+    """Return a value of a class, or None where only an instance can tell it."""
+    return value if isinstance(value, kind) else None
+
+
+def _needs(cls: type[Any]) -> tuple[str, ...]:
+    needs = getattr(cls, "needs", ())
+    if not isinstance(needs, tuple) or not all(isinstance(need, str) for need in needs):
+        raise TypeError(f"needs must be a tuple of names, not {shown(needs)}")
+    return needs
+
+
 def _parameters(cls: type[Any], text: Docstring) -> tuple[ParameterFacts, ...]:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    hints = _hints(cls)
     return tuple(
         ParameterFacts(
             name=each.name,
             required=each.default is inspect.Parameter.empty,
-            default=None if each.default is inspect.Parameter.empty else _plain(each.default),
-            type="" if each.annotation is inspect.Parameter.empty else _annotation(each.annotation),
+            default=None if each.default is inspect.Parameter.empty else _default(each),
+            type=_type(each, hints.get(each.name)),
             meaning=text.arguments.get(each.name, ""),
         )
         for each in inspect.signature(cls).parameters.values()
@@ -217,16 +246,28 @@ def _parameters(cls: type[Any], text: Docstring) -> tuple[ParameterFacts, ...]:
     )
 
 
-def _annotation(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def _plain(value: Any) -> Any:
-    """Return what a configuration can hold, or how Python writes it."""
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Return the annotations of the constructor with their names looked up, as far as possible."""
     try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError):
-        return repr(value)
+        return get_type_hints(cls.__init__)
+    except Exception:  # noqa: BLE001  # whatever user code means by an annotation; its text remains
+        return {}
+
+
+def _type(parameter: inspect.Parameter, hint: Any) -> str:
+    """Return an annotation, or the choices where it is a Literal, which may have another name."""
+    if get_origin(hint) is Literal:
+        return " | ".join(str(choice) for choice in get_args(hint))
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return ""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return _ADDRESS.sub("", text)
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    """Return what a configuration can hold, or what the leaderboard would show."""
+    return plain({parameter.name: parameter.default})[parameter.name]
 
 
 def _origin(registry: Registry[Any], cls: type[Any], name: str) -> str:
@@ -235,6 +276,11 @@ def _origin(registry: Registry[Any], cls: type[Any], name: str) -> str:
     if cls.__module__.startswith(FILE_MODULE):
         return _file(cls)
     return registry.distribution(name) or f"module {cls.__module__}"
+
+
+def _target(cls: type[Any]) -> str:
+    in_file = cls.__module__.startswith(FILE_MODULE)
+    return f"{_file(cls) if in_file else cls.__module__}:{cls.__qualname__}"
 
 
 def _file(cls: type[Any]) -> str:

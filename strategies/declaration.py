@@ -138,7 +138,7 @@ def needs_faults(operator: object, known: Sequence[str]) -> Iterator[Fault]:
     """Find needs that nobody can meet; of an instance, or of a class."""
     needs: Any = getattr(operator, "needs", None)
     if not isinstance(needs, tuple):
-        mend = f"needs = ({needs!r},)" if isinstance(needs, str) else "needs = ('states',)"
+        mend = f"needs = ({needs!r},)" if isinstance(needs, str) else "needs = () for none"
         yield Fault(f"has the needs {shown(needs)}, which are no tuple", f"write {mend}")
         return
     for need in needs:

@@ -134,9 +134,11 @@ class Family(Sequence[Weights]):
 class CrossoverOperator(ABC):
     """Combines the weights of parents into the weights of a child.
 
-    A subclass sets ``name`` and ``n_parents``, keeps every constructor argument in an attribute of
-    the same name, and validates it there. Instances are pickled and travel to workers; they hold
-    no state between calls. :func:`strategies.testing.check_crossover_operator` checks all of this.
+    A subclass sets ``name`` and ``n_parents``, gives every constructor argument a name (no
+    ``**kwargs``), keeps it in an attribute of that name, and validates it there. Instances are
+    pickled and travel to workers; neither they nor their class or module hold any state between
+    calls that a child depends on. :func:`strategies.testing.check_crossover_operator` checks all of
+    this.
 
     Attributes:
         name: Name in configurations and on the leaderboard, snake_case.

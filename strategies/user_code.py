@@ -8,6 +8,7 @@ import reprlib
 import traceback
 from typing import Any
 
+from populations.reasons import shortened
 from strategies.errors import PluginError
 
 
@@ -50,7 +51,7 @@ def raised(error: BaseException, operator: object) -> str:
         error: What was raised.
         operator: The operator, or its class.
     """
-    text = " ".join(text_of(error).split())
+    text = text_of(error)
     try:
         file = inspect.getfile(operator if isinstance(operator, type) else type(operator))
     except (TypeError, OSError):  # a class of a notebook or an interactive session
@@ -67,9 +68,9 @@ def told(error: Exception) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error, empty where it cannot give one."""
+    """Return the text of an error on one line, empty where it cannot give one."""
     try:
-        return str(error)
+        return shortened(str(error))
     except Exception:  # noqa: BLE001  # the class of an error may be the user's own
         return ""
 

@@ -203,4 +203,6 @@ def _as_dict(one: OperatorFacts) -> dict[str, Any]:
 
 
 def _echo_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # Half of a surrogate pair, as from a badly decoded file name, can only be written escaped.
+    click.echo(text.encode("utf-8", "backslashreplace").decode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from engine.operator_list import BUILT_IN, OperatorFacts, ParameterFacts
+from engine.operator_list import BUILT_IN, VARIES, OperatorFacts, ParameterFacts
 from strategies.testing.report import Outcome
 
 GAP = "  "
@@ -54,7 +54,7 @@ def _parents(one: OperatorFacts) -> str:
     """Return how many parents there are, with a ``+`` where an argument sets that."""
     if one.n_parents is None:
         return ""
-    return f"{one.n_parents}{'+' if one.any_number else ''}"
+    return f"{one.n_parents}{'+' if one.any_number and one.n_parents != VARIES else ''}"
 
 
 def print_page(console: Console, one: OperatorFacts) -> None:
@@ -83,6 +83,7 @@ def print_page(console: Console, one: OperatorFacts) -> None:
 def _labelled(one: OperatorFacts) -> Iterator[tuple[str, str]]:
     if one.n_parents is not None:
         other = ", another number with n_parents" if one.any_number else ""
+        other = " with its parameters" if one.n_parents == VARIES else other
         widths = "" if one.same_widths else "; their hidden layers may differ in width"
         yield "parents", f"{one.n_parents}{other}{widths}"
     if one.kind != "selection":

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from engine.operator_list import facts_of, find_operators, list_operators
 from strategies import crossovers, mutations, plugins, selections
 from strategies.crossover import UnitCrossover
+from strategies.crossover.random import Order
 from strategies.errors import PluginError, UnknownOperatorError
 from strategies.operator import CrossoverOperator, Family
 
@@ -115,9 +119,101 @@ def test_the_facts_of_a_class_are_read_from_it() -> None:
     assert one.file == __file__
     texts = [parameter.text for parameter in one.parameters]
     assert texts[0] == "size"
-    assert texts[1:] == ["parts=[0.5, 0.5]", "kind=<class 'numpy.float32'>", "n_parents=4"]
+    assert texts[1:] == ["parts=[0.5, 0.5]", "kind=numpy.float32", "n_parents=4"]
     assert [parameter.meaning for parameter in one.parameters] == ["How much.", "Of what.", "", ""]
     assert one.parameters[0].type == "int"
+
+
+STEP, TABLE, RULE = np.float32(0.5), np.array([1.0, math.nan]), object()
+
+
+class Odd(Rich):
+    """Be odd, but within what is allowed."""
+
+    name = "odd"
+    n_parents = property(lambda self: 2)  # type: ignore[assignment]
+    same_widths = property(lambda self: True)  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        top: float = math.inf,
+        step: Any = STEP,
+        table: Any = TABLE,
+        rule: Any = RULE,
+        mode: Literal["fast", "slow"] = "fast",
+        order: Order = "network",
+        hidden: Gone = None,  # type: ignore[name-defined]  # noqa: F821  # of no module
+    ) -> None: ...
+
+
+def test_odd_defaults_become_plain_values_without_addresses() -> None:
+    one = facts_of(crossovers, Odd)
+    assert [each.default for each in one.parameters] == [
+        "inf",
+        0.5,
+        [1.0, "nan"],
+        "builtins.object",
+        "fast",
+        "network",
+        None,
+    ]
+    text = json.dumps(dataclasses.asdict(one), allow_nan=False)
+    assert " at 0x" not in text
+    assert (one.n_parents, one.same_widths) == ("varies", None)
+
+
+class Choosy(Rich):
+    """Choose.
+
+    Args:
+        order: In which order.
+    """
+
+    name = "choosy"
+
+    def __init__(
+        self, order: Order = "network", mode: Literal[1, 2] = 1, size: int = 1
+    ) -> None: ...
+
+
+def test_a_parameter_with_choices_shows_them_under_whatever_name() -> None:
+    types = [each.type for each in facts_of(crossovers, Choosy).parameters]
+    assert types == ["network | alphabetical", "1 | 2", "int"]
+
+
+def test_an_annotation_that_cannot_be_looked_up_is_shown_as_it_is_written() -> None:
+    types = [each.type for each in facts_of(crossovers, Odd).parameters]
+    assert types[-3:] == ["Literal['fast', 'slow']", "Order", "Gone"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"needs": None}, "needs must be a tuple of names, not None"),
+        ({"needs": "states"}, "needs must be a tuple of names, not 'states'"),
+        ({"__doc__": 5}, "int"),
+        ({"__signature__": 5}, "signature"),
+    ],
+)
+def test_one_odd_class_is_told_and_does_not_hide_the_others(
+    attributes: dict[str, Any], message: str
+) -> None:
+    built_in = len(crossovers.available())
+    crossovers.register(type("Strange", (Rich,), {"name": "strange", **attributes}))
+    found, problems = list_operators("crossover")
+    assert len(found) == built_in
+    (problem,) = problems
+    assert problem.startswith("cannot read the crossover 'strange' of ")
+    assert message in problem
+    assert "\n" not in problem
+    with pytest.raises(PluginError, match="cannot read the crossover 'strange'"):
+        facts_of(crossovers, crossovers.get("strange"))
+
+
+@pytest.mark.parametrize("n_parents", ["2", 2.0, None])
+def test_a_number_of_parents_that_is_none_is_told_to_vary(n_parents: Any) -> None:
+    cls = type("Counts", (CrossoverOperator,), {"name": "counts", "n_parents": n_parents})
+    assert facts_of(crossovers, cls).n_parents == "varies"
 
 
 def test_facts_that_only_crossovers_have_are_left_out_elsewhere() -> None:

@@ -142,6 +142,60 @@ def test_a_broken_installed_plugin_is_told_behind_the_list(
     assert result.stderr.count("\n") == 1
 
 
+ODD = """
+import math
+from strategies import CrossoverOperator
+
+class Odd(CrossoverOperator):
+    name = "odd"
+    needs = None
+
+    def cross(self, parents, rng): ...
+
+class Pairs(CrossoverOperator):
+    name = "pairs"
+
+    def __init__(self, n_pairs: int = 1, top: float = math.inf, file: str = "x\\udce9") -> None:
+        self.n_pairs, self.top, self.file = n_pairs, top, file
+
+    @property
+    def n_parents(self):
+        return 2 * self.n_pairs
+
+    def cross(self, parents, rng): ...
+"""
+
+
+def test_odd_classes_are_listed_as_far_as_possible() -> None:
+    Path("odd.py").write_text(ODD)
+    result = run("--plugin", "odd.py", exit_code=2)
+    assert "weighted" in result.stdout
+    (pairs,) = (line for line in result.stdout.splitlines() if line.startswith("pairs"))
+    assert pairs.split()[1:4] == ["varies", "n_pairs=1", "top=inf"]
+    assert result.stderr.startswith("cannot read the crossover 'odd' of ")
+    assert result.stderr.count("\n") == 1
+    words = " ".join(run("--plugin", "odd.py", "show", "pairs").stdout.split())
+    assert "parents varies with its parameters needs weights only" in words
+
+
+def test_json_is_json_whatever_the_defaults() -> None:
+    Path("odd.py").write_text(ODD)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = run("--plugin", "odd.py", "show", "pairs", "--json").stdout
+    (pairs,) = json.loads(text, parse_constant=refuse)
+    assert [each["default"] for each in pairs["parameters"]] == [1, "inf", "x\udce9"]
+    assert pairs["n_parents"] == "varies"
+    result = run("--plugin", "odd.py", "--json", exit_code=2)
+    assert "pairs" in {one["name"] for one in json.loads(result.stdout, parse_constant=refuse)}
+
+
+def test_a_page_shows_the_choices_that_a_parameter_leaves() -> None:
+    assert "  shares=equal (equal | random)" in lines_of("show", "ties")
+
+
 def test_json_has_all_facts() -> None:
     found = json.loads(run("--json", "--plugin", "ops.py").stdout)
     mean = next(one for one in found if one["name"] == "mean")
