@@ -16,9 +16,10 @@ from populations.plans import Align, ChildPlan, Mutator, Operator
 from populations.reasons import shortened
 from strategies.alignment import align_parents
 from strategies.errors import NeedError
+from strategies.families import family_of, leaves_ancestor
 from strategies.mutation import Newborn
 from strategies.operator import Family
-from strategies.parents import Parent, family_of, frozen, leaves_ancestor
+from strategies.parents import Parent, frozen
 from strategies.rescaling import restore_statistics
 
 

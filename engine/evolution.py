@@ -14,6 +14,7 @@ from engine.champion import Champion, crown
 from engine.config import RunConfig
 from engine.dispatch.executor import Batch, Executor
 from engine.errors import RunInterruptedError
+from engine.extinction import Offspring, refuse_extinction
 from engine.founders import ancestor_plan, student_plans
 from engine.layout import pack_path, teacher_path
 from engine.preparation import Prepared, baseline_rows, prepare
@@ -21,23 +22,12 @@ from engine.progress import GenerationSummary, Progress
 from engine.recipes import ConfiguredRecipes, RunSeeds, make_selection
 from engine.records import birth_row, member_row, now
 from engine.run_directory import RunDirectory
-from populations.errors import CultivarError
 from populations.genome import Genome
 from populations.leaderboard import Columns, Row
 from populations.manager import PopulationManager, Sizes
 from populations.plans import ChildPlan, EvaluationPlan, Plan, Result
 from populations.population import Record
 from strategies.selection import CheckedSelection
-
-ADVICE = {  # by phase and what became of all
-    ("children", "failed"): ". 'cultivar operators check' tells what is wrong with an operator",
-    ("students", "rejected"): ". Better teachers (teachers.training.steps) or longer training "
-    "(distillation.steps) may help",
-}
-
-
-class ExtinctionError(CultivarError):
-    """Not one birth of a generation succeeded."""
 
 
 def evolve(
@@ -80,7 +70,7 @@ class _Run:
         self._progress = progress
         self._stop = stop
         self._recipes: ConfiguredRecipes  # made when the teachers are known
-        self._was_barren = False  # whether the last generation had no child that did not fail
+        self._offspring = Offspring()
         self._n_computed = 0  # plans of the last dispatch that the journal had no answer to
         self._n_replayed = 0  # generations without such a plan since the last one with
 
@@ -147,14 +137,14 @@ class _Run:
         if has_ancestor:
             plan = ancestor_plan(config, n_teachers)
             result = self._dispatch(context, [plan], {})[0]
-            self._refuse_extinction([plan], [result])
+            refuse_extinction([plan], [result])
             assert result.genome is not None, "a birth that is ok has a genome"
             ancestor, genomes = result.genome.id, {result.genome.id: result.genome}
             manager.remember(result.genome)
             founders.append((plan, result))
         plans = student_plans(config, n_teachers, ancestor)
         results = self._dispatch(context, plans, genomes)
-        self._refuse_extinction(plans, results)
+        refuse_extinction(plans, results)
         manager.expect(plans)
         manager.tell(results)
         manager.finish_generation()
@@ -191,7 +181,7 @@ class _Run:
             for index, member in enumerate(candidates)
         ]
         results = self._dispatch(prepared.context, plans, manager.genomes())
-        self._refuse_extinction(plans, results)
+        refuse_extinction(plans, results)
         records = [Record.of(result.returns) if result.returns else None for result in results]
         played = [
             (member, record)
@@ -257,41 +247,19 @@ class _Run:
             raise self._interruption()
         return [results[plan.key] for plan in plans]
 
-    @staticmethod
-    def _refuse_extinction(plans: Sequence[Plan], results: Sequence[Result]) -> None:
-        """Stop where nothing of a stage succeeded: going on would only burn time."""
-        if plans and all(result.status != "ok" for result in results):
-            advice = ADVICE.get((plans[0].phase, results[0].status), "")
-            raise ExtinctionError(
-                f"all {len(plans)} {plans[0].phase} of generation {plans[0].generation} were "
-                f"{results[0].status}; the first one because: {results[0].reason}{advice}"
-            )
-
     def _report_failures(self, births: Sequence[ChildPlan], results: Sequence[Result]) -> None:
-        """Tell how many births failed and why, and stop where no children come any more.
-
-        In a generation of few children, all may fail by chance: a run that was well before goes on
-        with their parents. If not one child of the first generation succeeds, or of two in a row,
-        something is wrong with all of them.
-        """
+        """Tell how many births failed and why, and stop where no children come any more."""
         failures = [result for result in results if result.status in ("failed", "lost")]
         if failures and self._n_computed:
             self._progress.note(
                 f"{len(failures)} of {len(births)} births of generation {births[0].generation} "
                 f"{failures[0].status}, the first one because: {failures[0].reason}"
             )
-        of_children = [
-            result for plan, result in zip(births, results, strict=True) if plan.kind == "child"
-        ]
-        is_barren = all(result.status in ("failed", "lost") for result in of_children)
-        if is_barren and (self._was_barren or births[0].generation == 1):
-            self._refuse_extinction(births[: len(of_children)], of_children)
-        if is_barren and self._n_computed:
+        if self._offspring.is_barren(births, results) and self._n_computed:
             self._progress.note(
                 f"generation {births[0].generation} has no children: the run goes on with their "
                 "parents, and stops if that happens again in the next one"
             )
-        self._was_barren = is_barren
 
     def _summarize(
         self,

@@ -23,10 +23,10 @@ from strategies.crossover import crossovers
 from strategies.crossover.clone import CloneCrossover
 from strategies.crossover.fresh import FreshCrossover
 from strategies.errors import StrategyError
+from strategies.families import leaves_ancestor
 from strategies.mutation import Mutation, mutations
 from strategies.mutation.adaptation import adapted, check_adaptable
 from strategies.operator import CrossoverOperator
-from strategies.parents import leaves_ancestor
 from strategies.recipes import Outcome, RecipeDraw, RecipeGrid, RecipeMix
 from strategies.selection import Selection, selections
 

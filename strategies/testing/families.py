@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from populations.network import NetworkSpec, Weights
+from strategies.families import family_of
 from strategies.operator import CrossoverOperator, Family, Need
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 from strategies.testing.networks import (
     SEEDS,
     describe,

@@ -18,7 +18,8 @@ from engine.config import DispatchConfig, RunConfig
 from engine.dispatch.executor import Batch
 from engine.dispatch.serial import SerialExecutor
 from engine.errors import RunInterruptedError
-from engine.evolution import ExtinctionError, evolve
+from engine.evolution import evolve
+from engine.extinction import ExtinctionError
 from engine.layout import RECIPES
 from engine.progress import GenerationSummary, SilentProgress
 from engine.recipe_table import read_table
@@ -197,7 +198,7 @@ def test_a_stage_where_nothing_succeeds_ends_the_run_and_says_why(
     def spoil(result: Result) -> Result:
         return without_genome(result, "failed", "all bad") if result.phase == phase else result
 
-    message = f"all {first} {phase} of generation . were failed; the first one because: all bad"
+    message = f"all {first} {phase} of generation . failed; the first one because: all bad"
     for _ in range(2):  # going on finds the same
         with pytest.raises(ExtinctionError, match=message):
             run(tmp_path / "run", config, Executor(spoil))
@@ -255,7 +256,7 @@ def test_a_generation_without_children_does_not_end_a_healthy_run(tmp_path, conf
 
 
 def test_two_generations_in_a_row_without_children_end_the_run(tmp_path, config) -> None:
-    message = "all 7 children of generation 3 were failed; the first one because: bad luck"
+    message = "all 7 children of generation 3 failed; the first one because: bad luck"
     for _ in range(2):  # going on finds the same
         with pytest.raises(ExtinctionError, match=message):
             run(tmp_path / "run", longer(config, 5), Executor(barren(2, 3)))

@@ -6,7 +6,7 @@ from engine import launch as launching
 from engine.config import DispatchConfig, RunConfig
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError, TaskError
-from engine.evolution import ExtinctionError
+from engine.extinction import ExtinctionError
 from engine.launch import launch
 from engine.layout import pack_path
 from engine.progress import SilentProgress

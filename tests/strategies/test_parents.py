@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from populations.network import NetworkSpec
 from strategies.errors import NeedError
+from strategies.families import family_of
 from strategies.operator import NEEDS, CrossoverOperator, Family, Need
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 from strategies.permutation import permute_units
 
 SPECS = [

@@ -25,9 +25,9 @@ from strategies.crossover import (
     crossovers,
 )
 from strategies.errors import StrategyError
+from strategies.families import family_of
 from strategies.operator import CrossoverOperator
 from strategies.parents import Parent as Known
-from strategies.parents import family_of
 
 Strategy = Literal["random", "layer", "weighted"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)

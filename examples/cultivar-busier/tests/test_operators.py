@@ -5,8 +5,9 @@ import pytest
 from cultivar_busier import BusierCrossover, SignFlipMutation
 
 from populations.network import NetworkSpec
+from strategies.families import family_of
 from strategies.mutation import Newborn
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 from strategies.testing import check_crossover_operator, check_mutation
 
 SPEC = NetworkSpec((1,), (2,), 1)

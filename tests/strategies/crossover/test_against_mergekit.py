@@ -24,9 +24,10 @@ from strategies.crossover import (
     TaskArithmeticCrossover,
     TiesCrossover,
 )
+from strategies.families import family_of
 from strategies.flat import unflatten
 from strategies.operator import CrossoverOperator
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((3,), (8, 4), 2, norm="layer")  # every tensor has an even number of entries
 SEED = 11

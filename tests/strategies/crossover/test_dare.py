@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from populations.network import NetworkSpec, Weights
 from strategies.crossover import DareCrossover
 from strategies.errors import NeedError
-from strategies.parents import Parent, family_of
+from strategies.families import family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
 WIDE = NetworkSpec((200,), (), 100)  # 20 000 weights of one kind: many draws at once

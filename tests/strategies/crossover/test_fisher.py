@@ -7,8 +7,9 @@ import pytest
 
 from populations.network import NetworkSpec, Weights
 from strategies.crossover.fisher import FisherCrossover
+from strategies.families import family_of
 from strategies.operator import Family
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((1,), (), 2)  # four numbers: a weight and a bias for each of two actions
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from populations.network import NetworkSpec, Weights
 from strategies.crossover import ModelStockCrossover
 from strategies.errors import NeedError
-from strategies.parents import Parent, family_of
+from strategies.families import family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
 POINT = NetworkSpec((2,), (), 1)  # one layer of three numbers

@@ -10,8 +10,9 @@ from populations.network import NetworkSpec, Weights
 from strategies.crossover import otfusion
 from strategies.crossover.otfusion import OTFusionCrossover, transport_plan
 from strategies.errors import NeedError
+from strategies.families import family_of
 from strategies.forward import q_values
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 from strategies.permutation import permute_units
 
 PLAIN = NetworkSpec((3,), (6, 5), 2)

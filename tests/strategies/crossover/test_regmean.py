@@ -7,8 +7,9 @@ import pytest
 
 from populations.network import NetworkSpec, Weights
 from strategies.crossover.regmean import RIDGE, RegMeanCrossover
+from strategies.families import family_of
 from strategies.forward import hidden_activations
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 
 DEEP = NetworkSpec((3,), (6, 4), 2, norm="layer")
 PLAIN = NetworkSpec((3,), (6, 4), 2)

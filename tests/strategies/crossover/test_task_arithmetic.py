@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from populations.network import NetworkSpec, Weights
 from strategies.crossover import TaskArithmeticCrossover
 from strategies.errors import NeedError
+from strategies.families import family_of
 from strategies.operator import Family
-from strategies.parents import Parent, family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
 SCALES = st.floats(-2, 3)

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from populations.network import NetworkSpec, Weights
 from strategies.crossover import TiesCrossover
 from strategies.errors import NeedError
-from strategies.parents import Parent, family_of
+from strategies.families import family_of
+from strategies.parents import Parent
 
 SPEC = NetworkSpec((3,), (6, 4), 2, norm="layer")
 LINEAR = NetworkSpec((6,), (), 1)  # one row of six weights, and one bias
