@@ -24,6 +24,7 @@ from populations.errors import GenomeError
 from populations.genome import Genome, Lineage
 from populations.network import Weights
 from populations.plans import ChildPlan, FineTune
+from strategies.families import leaves_ancestor
 from strategies.forward import q_values
 from strategies.operator import CrossoverOperator
 
@@ -122,6 +123,8 @@ def _crosses(job: Job, nursery: Nursery) -> Iterator[Cross]:
                 continue
             parents = (*pair, *others)[: operator.n_parents]
             for align in ALIGNMENTS if operator.n_parents > 1 else ALIGNMENTS[:1]:
+                if leaves_ancestor(operator.needs, align, operator.n_parents):
+                    continue
                 yield Cross(pair, _plan(nursery, pair, parents, operator, align, index), {})
                 index += 1
 
