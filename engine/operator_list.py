@@ -14,7 +14,7 @@ from engine.plain import plain
 from engine.strict_yaml import write_yaml_inline
 from strategies.errors import PluginError, StrategyError, UnknownOperatorError
 from strategies.plugins import REGISTRIES, operators_in_file
-from strategies.registry import FILE_MODULE, Registry, suggestion
+from strategies.registry import FILE_MODULE, OWN_FILE, Registry, suggestion
 from strategies.user_code import import_class, shown, told
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -135,9 +135,11 @@ def find_operators(target: str, kind: str | None = None) -> list[tuple[Registry[
     if registries:
         return [(registry, registry.get(target)) for registry in registries]
     known = sorted({name for each in _registries(kind) for name in each.available()})
+    file = f"{target}.py"
+    guess = f" Did you mean {file!r}?" if Path(file).is_file() else suggestion(target, known)
     raise UnknownOperatorError(
-        f"no {kind or 'operator'} named {target!r}.{suggestion(target, known)} "
-        f"Available: {', '.join(known)}"
+        f"no {kind or 'operator'} named {target!r}.{guess} "
+        f"Available: {', '.join(known)}. {OWN_FILE}"
     )
 
 

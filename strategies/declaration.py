@@ -63,6 +63,7 @@ class Declared(Protocol):
 def declaration_faults(operator: Any) -> Iterator[Fault]:
     """Find what is wrong with anything that an operator of any kind declares but its params."""
     yield from name_faults(operator)
+    yield from call_faults(operator)
     if isinstance(operator, CrossoverOperator):
         yield from count_faults(operator)
         yield from needs_faults(operator, NEEDS)
@@ -88,6 +89,40 @@ def name_faults(operator: Declared) -> Iterator[Fault]:
     elif name != getattr(type(operator), "name", None):
         mend = "do not set 'name' in the constructor"
         yield Fault(f"calls itself {name!r}, unlike its class", mend)
+
+
+def missing_methods(cls: type[Any]) -> str:
+    """Return the methods that an incomplete class has to define, ``cross(self, parents, rng)``."""
+    return ", ".join(_written(cls, method) for method in sorted(cls.__abstractmethods__))
+
+
+def call_faults(operator: object) -> Iterator[Fault]:
+    """Find methods of the contract that cannot be called as the contract says."""
+    for base in type(operator).__mro__:
+        if not base.__module__.startswith("strategies."):
+            continue  # what the author's own classes ask of each other
+        for method in sorted(getattr(base, "__abstractmethods__", ())):
+            asked = inspect.signature(getattr(base, method))
+            try:
+                given = inspect.signature(getattr(operator, method))
+            except (TypeError, ValueError):  # nothing that tells how to call it
+                continue
+            try:
+                given.bind(*list(asked.parameters)[1:])
+            except TypeError:
+                yield Fault(
+                    f"takes {_written(type(operator), method)}", f"define {_written(base, method)}"
+                )
+
+
+def _written(cls: type[Any], method: str) -> str:
+    """Return a method as it is defined, without annotations."""
+    try:
+        parameters = inspect.signature(getattr(cls, method)).parameters.values()
+    except (TypeError, ValueError):  # no function, as an abstract property
+        return method
+    plain = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    return f"{method}{inspect.Signature(plain)}"
 
 
 def constructor_faults(cls: type[Any]) -> Iterator[Fault]:

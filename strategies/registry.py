@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from strategies.declaration import (
@@ -15,6 +16,7 @@ from strategies.declaration import (
     constructor_faults,
     declaration_faults,
     first_fault,
+    missing_methods,
     params_faults,
 )
 from strategies.errors import (
@@ -32,6 +34,9 @@ C = TypeVar("C", bound=type)
 
 FILE_MODULE = "cultivar_plugin_"
 """How the names of modules begin that are loaded from a file of the user's own."""
+
+OWN_FILE = "An operator of your own is found by --plugin FILE"
+"""What is said where a name is not known."""
 
 
 class Registry(Generic[T]):
@@ -53,6 +58,7 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
         self._entry_points: dict[str, metadata.EntryPoint] | None = None
         self._distributions: dict[str, str] = {}
+        self._targets: dict[str, str] = {}
 
     def register(self, cls: C) -> C:
         """Register a class under its ``name``; to be used as a decorator.
@@ -69,22 +75,56 @@ class Registry(Generic[T]):
 
     def check(self, cls: type[Any]) -> None:
         """Raise what :meth:`register` would raise for this class, and register nothing."""
-        owner = _owner(cls)
         if not (isinstance(cls, type) and issubclass(cls, self.base)):
-            raise PluginError(f"{owner} is not a {self.kind}: derive it from {self.base.__name__}")
+            raise PluginError(
+                f"{_shown(cls)} is not a {self.kind}: derive it from {self.base.__name__}"
+            )
         if inspect.isabstract(cls):
-            missing = ", ".join(sorted(cls.__abstractmethods__))
-            raise PluginError(f"{owner} is not complete: it does not define {missing}")
+            raise PluginError(f"{_shown(cls)} is not complete: define {missing_methods(cls)}")
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise OperatorNameError(
-                f"{owner} needs a class attribute 'name' in snake_case, not {name!r}"
+                f"{_shown(cls)} needs a class attribute 'name' in snake_case, not {name!r}"
             )
-        if name in self._classes and _owner(self._classes[name]) != owner:
-            raise self._taken(name, _shown(cls), _shown(self._classes[name]))
-        installed = (self._entry_points or {}).get(name)
-        if installed is not None and _target(installed) != owner:
-            raise self._taken(name, _shown(cls), _describe(installed))
+        other = self._holder(cls, self._entry_points or {})
+        if other is not None:
+            raise self._taken(name, _shown(cls), other, self._twice(name, cls))
+
+    def name_fault(self, cls: type[Any]) -> Fault | None:
+        """Return by whom the name of a class is taken, or None where it is free.
+
+        A file whose operator is installed as well is no fault: it is looked at before it is
+        installed again.
+        """
+        other = self._holder(cls, self._discovered())
+        if other is None or self._is_installed(cls):
+            return None
+        return Fault(
+            f"has the name {cls.name!r}, which is taken by {other}", "give it another name"
+        )
+
+    def _is_installed(self, cls: type[Any]) -> bool:
+        """Tell whether the class of a file is the one that is installed under its name."""
+        file, target = _plugin_file(cls), self._targets.get(cls.name, "")
+        return file is not None and f".{target}".endswith(f".{Path(file).stem}:{cls.__qualname__}")
+
+    def _holder(self, cls: type[Any], installed: Mapping[str, metadata.EntryPoint]) -> str | None:
+        """Return who else has the name of a class, or None."""
+        name = getattr(cls, "name", None)
+        if not isinstance(name, str):
+            return None
+        if name in self._classes and _owner(self._classes[name]) != _owner(cls):
+            return _shown(self._classes[name])
+        if name in installed and _target(installed[name]) != _owner(cls):
+            return _describe(installed[name])
+        return None
+
+    def _twice(self, name: str, cls: type[Any]) -> str:
+        """Return what to do where a plug-in file has a name that is installed, or nothing."""
+        distribution = self._distributions.get(name)
+        if distribution is None or _plugin_file(cls) is None:
+            return ""
+        return f"leave out --plugin (plugins:), or pip uninstall {distribution.rpartition(' ')[0]}"
 
     def forget(self, module: str) -> None:
         """Take out the classes that a module defines, as of a file that failed to load."""
@@ -126,7 +166,7 @@ class Registry(Generic[T]):
             return self.register(found)
         raise UnknownOperatorError(
             f"no {self.kind} named {name!r}.{suggestion(name, self.available())} "
-            f"Available: {', '.join(self.available())}"
+            f"Available: {', '.join(self.available())}. {OWN_FILE}"
         )
 
     def create(self, name: str, params: Mapping[str, Any] | None = None) -> T:
@@ -165,7 +205,12 @@ class Registry(Generic[T]):
 
         Raises:
             OperatorParameterError: A parameter is unknown, missing, or has an invalid value.
+            PluginError: A method is missing.
         """
+        if inspect.isabstract(cls):
+            raise PluginError(
+                f"{self.kind} {name!r} is not complete: define {missing_methods(cls)}"
+            )
         params = dict(params or {})
         accepted = [
             each for each in inspect.signature(cls).parameters.values() if each.kind in _NAMED
@@ -180,7 +225,9 @@ class Registry(Generic[T]):
         for each in accepted:
             if each.default is inspect.Parameter.empty and each.name not in params:
                 raise OperatorParameterError(
-                    f"{self.kind} {name!r} needs the parameter {each.name!r}. {allowed}"
+                    f"{self.kind} {name!r} needs the parameter {each.name!r}: give it "
+                    f"with --set {each.name}=... (in a run: params), or give it a default. "
+                    f"{allowed}"
                 )
         try:
             return cls(**params)
@@ -196,13 +243,15 @@ class Registry(Generic[T]):
             for point in metadata.entry_points(group=f"cultivar.{self.kind}"):
                 if point.dist is not None:
                     self._distributions[point.name] = f"{point.dist.name} {point.dist.version}"
+                    self._targets[point.name] = _target(point)
                 taken = found.get(point.name)
                 if taken is not None and _target(taken) != _target(point):
                     raise self._taken(point.name, _describe(point), _describe(taken))
                 if point.name in self._classes:
                     registered = self._classes[point.name]
                     if _owner(registered) != _target(point):
-                        raise self._taken(point.name, _describe(point), _shown(registered))
+                        mend = self._twice(point.name, registered)
+                        raise self._taken(point.name, _describe(point), _shown(registered), mend)
                 else:
                     found[point.name] = point
             self._entry_points = found
@@ -220,10 +269,10 @@ class Registry(Generic[T]):
         del installed[name]  # from now on the class holds the name
         return self.register(cls)
 
-    def _taken(self, name: str, new: str, old: str) -> OperatorNameError:
+    def _taken(self, name: str, new: str, old: str, mend: str = "") -> OperatorNameError:
         return OperatorNameError(
             f"the {self.kind} name {name!r} of {new} is taken by {old}; "
-            "rename one of them, or do not load both"
+            f"{mend or 'rename one of them, or do not load both'}"
         )
 
 
@@ -242,11 +291,16 @@ def _owner(cls: type[Any]) -> str:
 
 def _shown(cls: type[Any]) -> str:
     """Return a class with where it is; of a plug-in file its path, which the user knows."""
+    file = _plugin_file(cls)
+    return _owner(cls) if file is None else f"{file}:{cls.__qualname__}"
+
+
+def _plugin_file(cls: type[Any]) -> str | None:
+    """Return the plug-in file that a class is from, or None."""
     module = sys.modules.get(getattr(cls, "__module__", ""))
     file = getattr(module, "__file__", None)
-    if module is None or file is None or not module.__name__.startswith(FILE_MODULE):
-        return _owner(cls)
-    return f"{file}:{cls.__qualname__}"
+    is_plugin = module is not None and module.__name__.startswith(FILE_MODULE)
+    return str(file) if is_plugin and file is not None else None
 
 
 def _target(point: metadata.EntryPoint) -> str:

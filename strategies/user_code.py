@@ -23,6 +23,11 @@ def import_class(what: str, module: str, attribute: str) -> Any:
     Raises:
         PluginError: There is no such module or name, or importing it fails in any way.
     """
+    if module.endswith(".py"):
+        raise PluginError(
+            f"cannot import the {what}, which is in a file: use --plugin {module} (plugins: "
+            f"[{module}]), and call it by the 'name' in {attribute or 'its class'}"
+        )
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
@@ -57,6 +62,8 @@ def raised(error: BaseException, operator: object) -> str:
     except (TypeError, OSError):  # a class of a notebook or an interactive session
         file = ""
     where = where_raised(error, file)
+    if isinstance(error, SystemExit):
+        return f"calls sys.exit{where}"
     return f"raises {type(error).__name__}{where}{f': {text}' if text else ''}"
 
 

@@ -180,7 +180,7 @@ def _params(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _examine(registry: Registry[Any], operator: Any) -> Sequence[Outcome]:
-    """Run the checks of the operator's kind."""
+    """Run the checks of the operator's kind, and ask besides whether its name is free."""
     from strategies import testing
 
     examine: Mapping[str, Callable[[Any], Sequence[Outcome]]] = {
@@ -188,7 +188,17 @@ def _examine(registry: Registry[Any], operator: Any) -> Sequence[Outcome]:
         "mutation": testing.examine_mutation,
         "selection": testing.examine_selection,
     }
-    return examine[registry.kind](operator)
+    outcomes = examine[registry.kind](operator)
+    taken = registry.name_fault(type(operator))
+    if taken is None:
+        return outcomes
+    problem, mend = taken.problem, taken.mend
+    return [
+        dataclasses.replace(each, problem=problem, mend=mend)
+        if each.check == "name" and not each.failed
+        else each
+        for each in outcomes
+    ]
 
 
 def _title(target: str, cls: type[Any]) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,10 @@ def test_a_taken_name_leaves_nothing_behind(tmp_path: Path) -> None:
         ("x = 1\n", "defines no operator: expected a class with a 'name'"),
         ("def f(:\n", "cannot load the plug-in file .*ops.py: invalid syntax"),
         ("import no_such_thing\n", "cannot load the plug-in file .*No module named"),
-        (ONE.format(name="one").replace("def cross", "def crossover"), "does not define cross"),
+        (
+            ONE.format(name="one").replace("def cross", "def crossover"),
+            r"/ops\.py:One is not complete: define cross\(",
+        ),
     ],
 )
 def test_a_file_that_is_no_plugin_is_explained(tmp_path: Path, text: str, message: str) -> None:
@@ -150,7 +154,7 @@ def test_a_file_that_is_no_plugin_is_explained(tmp_path: Path, text: str, messag
 
 def test_an_operator_without_name_is_an_error(tmp_path: Path) -> None:
     text = ONE.replace('name = "{name}"', "pass")
-    with pytest.raises(OperatorNameError, match="One needs a class attribute 'name'"):
+    with pytest.raises(OperatorNameError, match=r"/ops\.py:One needs a class attribute 'name'"):
         load_plugin_file(write(tmp_path / "ops.py", text))
 
 
@@ -178,6 +182,36 @@ def test_two_files_must_not_share_a_name(tmp_path: Path) -> None:
     load_plugin_file(write(tmp_path / "a.py", ONE.format(name="one")))
     with pytest.raises(OperatorNameError, match=r"of .*b\.py:One is taken by .*a\.py:One; rename"):
         load_plugin_file(write(tmp_path / "b.py", ONE.format(name="one")))
+
+
+@pytest.mark.parametrize("listed_before", [True, False])
+def test_a_file_that_is_installed_as_well_is_told_what_to_leave_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed_before: bool
+) -> None:
+    info = tmp_path / "my_ones-1.0.dist-info"
+    write(info / "METADATA", "Metadata-Version: 2.1\nName: my-ones\nVersion: 1.0\n")
+    write(info / "entry_points.txt", "[cultivar.crossover]\none = ones:One\n")
+    file = write(tmp_path / "ones.py", ONE.format(name="one"))
+    monkeypatch.syspath_prepend(tmp_path)
+    for attribute, value in (("_entry_points", None), ("_distributions", {}), ("_targets", {})):
+        monkeypatch.setattr(crossovers, attribute, value)
+    if listed_before:
+        crossovers.available()
+    mend = r"; leave out --plugin \(plugins:\), or pip uninstall my-ones$"
+    with pytest.raises(OperatorNameError, match=mend):
+        load_plugin_file(file) and crossovers.available()
+
+
+def test_a_file_that_is_installed_as_well_can_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("one", "my.ones:One", "cultivar.crossover")
+    monkeypatch.setattr(crossovers, "_entry_points", {"one": point})
+    monkeypatch.setattr(crossovers, "_targets", {"one": point.value})
+    for folder, is_taken in (("ones", False), ("others", True)):
+        file = write(tmp_path / f"{folder}.py", ONE.format(name="one"))
+        ((_, cls),) = operators_in_file(file)
+        assert (crossovers.name_fault(cls) is not None) == is_taken
 
 
 def test_a_file_can_be_looked_at_without_registering_anything(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
     with pytest.raises(
         UnknownOperatorError,
         match=r"^no crossover named 'weigthed'\. Did you mean 'weighted'\? "
-        r"Available: clone, .*, unit, weighted$",
+        r"Available: clone, .*, unit, weighted\. An operator of your own .* --plugin FILE$",
     ):
         crossovers.create("weigthed")
 
@@ -144,7 +145,9 @@ def test_only_complete_classes_of_the_kind_are_registered(
 ) -> None:
     with pytest.raises(PluginError, match="derive it from CrossoverOperator"):
         registry.register(dict)
-    with pytest.raises(PluginError, match="is not complete: it does not define cross"):
+    with pytest.raises(
+        PluginError, match=r":Half is not complete: define cross\(self, parents, rng\)$"
+    ):
         registry.register(type("Half", (CrossoverOperator,), {"name": "half"}))
 
 
@@ -159,6 +162,16 @@ def test_an_unknown_parameter_is_named_with_the_allowed_ones() -> None:
         crossovers.create("clone", {"share": 1})
 
 
+def test_a_class_without_its_method_is_told_what_to_define(
+    registry: Registry[CrossoverOperator],
+) -> None:
+    half: Any = type("Half", (CrossoverOperator,), {"name": "half"})
+    with pytest.raises(
+        PluginError, match=r"'half' is not complete: define cross\(self, parents, r"
+    ):
+        registry.construct(half, "half")
+
+
 def test_an_invalid_value_is_reported_with_operator_and_parameter() -> None:
     with pytest.raises(
         OperatorParameterError,
@@ -169,7 +182,10 @@ def test_an_invalid_value_is_reported_with_operator_and_parameter() -> None:
 
 def test_a_missing_parameter_is_named(registry: Registry[CrossoverOperator]) -> None:
     registry.register(NeedsSize)
-    with pytest.raises(OperatorParameterError, match="needs the parameter 'size'"):
+    with pytest.raises(
+        OperatorParameterError,
+        match=r"needs the parameter 'size': give it with --set size=\.\.\. .*or give it a default",
+    ):
         registry.create("needs_size", {"color": "blue"})
     assert registry.create("needs_size", {"size": 2}).params == {"size": 2, "color": "red"}
 
@@ -229,6 +245,11 @@ def declaring(**attributes: Any) -> type[Any]:
 @pytest.mark.parametrize(
     ("cls", "error", "message"),
     [
+        (
+            declaring(cross=lambda self, first, second, rng: first),
+            PluginError,
+            r"takes cross\(self, first, second, rng\); define cross\(self, parents, rng\)",
+        ),
         (declaring(n_parents="2"), PluginError, "has n_parents '2'; set a class attribute"),
         (declaring(n_parents=None), PluginError, "has n_parents None; set"),
         (declaring(n_parents=2.0), PluginError, "has n_parents 2.0; set"),
@@ -359,7 +380,7 @@ def test_module_and_class_resolve_and_are_registered(
     ("name", "message"),
     [
         ("no_such_module:X", r"named 'no_such_module'; install it, or .* --plugin FILE, or plug"),
-        ("ops.py:X", "No module named 'ops'"),
+        ("a/ops.py:X", r"a/ops\.py:X, which is in a file: use --plugin a/ops\.py .* 'name' in X"),
         ("strategies.crossover:Nothing", "has no attribute 'Nothing'"),
         ("strategies.crossover:", "cannot import the test_crossover strategies.crossover:"),
         (":X", "cannot import the test_crossover :X"),
@@ -398,6 +419,23 @@ def test_an_installed_plugin_must_not_take_a_registered_name(
         match=r"'first' of other:Mine \(installed by greedy\) is taken by \S+:First;",
     ):
         registry.available()
+
+
+def test_who_has_a_name_is_told_of_a_class_that_is_not_registered(
+    registry: Registry[CrossoverOperator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "plug", "needs_size = elsewhere:Sized")
+    monkeypatch.syspath_prepend(tmp_path)
+    for cls, owner in (
+        (AlsoFirst, ":First"),
+        (NeedsSize, r"elsewhere:Sized \(installed by plug\)"),
+    ):
+        fault = registry.name_fault(cls)
+        assert fault is not None
+        assert re.search(f"which is taken by .*{owner}$", fault.problem)
+    assert registry.name_fault(First) is None
+    assert registry.name_fault(Forgets) is None
+    assert registry.name_fault(declaring(name=["first"])) is None  # another check tells it
 
 
 def test_two_installed_plugins_must_not_share_a_name(

@@ -284,9 +284,13 @@ def test_all_operators_of_a_file_are_checked_together() -> None:
     ]
 
 
-def test_an_operator_can_be_checked_whose_name_is_taken() -> None:
+def test_an_operator_whose_name_is_taken_is_told_by_whom() -> None:
     Path("ops.py").write_text(FILE.replace('"mean"', '"weighted"'))
-    assert lines_of("check", "ops.py:Mean")[-1] == "all 17 checks passed"
+    lines = lines_of("check", "ops.py:Mean", exit_code=1)
+    assert [line.split()[1] for line in lines if line.startswith("FAILED")] == ["name"]
+    assert "has the name 'weighted', which is taken by strategies.crossover.weighted:Weight" in (
+        " ".join(" ".join(lines).split())
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,9 @@ def test_an_operator_can_be_checked_whose_name_is_taken() -> None:
         (["check", "weighted", "--set", "low"], ConfigError, "expected a parameter such as"),
         (["check", "ops.py:Man"], PluginError, "Did you mean 'Mean'"),
         (["check", "weigthed"], UnknownOperatorError, "Did you mean 'weighted'"),
-        (["show", "weigthed"], UnknownOperatorError, "Did you mean 'weighted'"),
+        (["show", "weigthed"], UnknownOperatorError, "Did you mean 'weighted'.*--plugin FILE$"),
+        (["check", "ops"], UnknownOperatorError, "Did you mean 'ops.py'"),
+        (["show", "ops"], UnknownOperatorError, "Did you mean 'ops.py'"),
         (["--plugin", "none.py"], PluginError, "expected a plug-in file"),
         (["--plugin", "none.py", "show", "unit"], PluginError, "expected a plug-in file"),
     ],
