@@ -24,7 +24,14 @@ from strategies.testing.families import (
     family_cases,
 )
 from strategies.testing.networks import SPECS
-from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.report import (
+    Check,
+    NotAsked,
+    Outcome,
+    raise_failed,
+    refuse_class,
+    run_checks,
+)
 from strategies.testing.state import State
 from strategies.testing.tensors import Trials
 
@@ -51,6 +58,7 @@ def check_crossover_operator(
     Raises:
         ConformanceError: The operator breaks the contract, or raises an error itself. The text has
             a line for every check that failed. It is an AssertionError.
+        TypeError: It is given a class.
     """
     raise_failed("crossover", operator, examine_crossover(operator, specs))
 
@@ -64,6 +72,7 @@ def examine_crossover(
         operator: The instance to check.
         specs: Architectures to check it with; by default a few small ones.
     """
+    refuse_class(operator)
     specs = SPECS if specs is None else specs
     state = State(operator)
     trials, twins, widths = (

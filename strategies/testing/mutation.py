@@ -31,7 +31,14 @@ from strategies.testing.networks import (
     silence_units,
 )
 from strategies.testing.observe import writable
-from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.report import (
+    Check,
+    NotAsked,
+    Outcome,
+    raise_failed,
+    refuse_class,
+    run_checks,
+)
 from strategies.testing.state import State
 from strategies.testing.tensors import Trials
 
@@ -95,6 +102,7 @@ def check_mutation(mutation: Mutation, specs: Sequence[NetworkSpec] | None = Non
     Raises:
         ConformanceError: The mutation breaks the contract, or raises an error itself. The text has
             a line for every check that failed. It is an AssertionError.
+        TypeError: It is given a class.
     """
     raise_failed("mutation", mutation, examine_mutation(mutation, specs))
 
@@ -108,6 +116,7 @@ def examine_mutation(
         mutation: The instance to check.
         specs: Architectures to check it with; by default a few small ones.
     """
+    refuse_class(mutation)
     cases = partial(_cases, mutation, SPECS if specs is None else specs)
     trials = Trials(mutation, State(mutation), cases)
     asked = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from strategies.declaration import Fault
+from strategies.declaration import Fault, call_faults
 from strategies.errors import ConformanceError
 from strategies.user_code import raised
 
@@ -77,6 +77,33 @@ def _outcome(check: Check, operator: object) -> Outcome:
         others = f", and {len(faults) - 1} more such cases" if len(faults) > 1 else ""
         problem = f"{problem} (given {where}{others})"
     return Outcome(check.name, check.asks, problem, mend)
+
+
+def error_fault(error: BaseException, operator: object, mend: str, where: str) -> Fault:
+    """Return what an operator raised, with what its author can do about it.
+
+    Args:
+        error: What was raised.
+        operator: Whose code it was.
+        mend: What to do unless the error tells better.
+        where: What was given.
+    """
+    if isinstance(error, SystemExit):
+        mend = "raise an error instead"
+    elif isinstance(error, TypeError):
+        for fault in call_faults(operator):  # no line of its code was reached
+            return fault
+    return Fault(raised(error, operator), mend, where)
+
+
+def refuse_class(operator: object) -> None:
+    """Raise where a class is given instead of an instance.
+
+    Raises:
+        TypeError: It is a class.
+    """
+    if isinstance(operator, type):
+        raise TypeError(f"pass an instance: {operator.__name__}()")
 
 
 def raise_failed(kind: str, operator: object, outcomes: Sequence[Outcome]) -> None:

@@ -16,7 +16,15 @@ from strategies.declaration import Fault, name_faults, params_faults
 from strategies.errors import SelectionError
 from strategies.selection import Selection, fittest_first
 from strategies.testing.observe import Call, observe
-from strategies.testing.report import Check, NotAsked, Outcome, raise_failed, run_checks
+from strategies.testing.report import (
+    Check,
+    NotAsked,
+    Outcome,
+    error_fault,
+    raise_failed,
+    refuse_class,
+    run_checks,
+)
 from strategies.testing.state import State
 from strategies.user_code import raised
 
@@ -114,12 +122,14 @@ def check_selection(selection: Selection) -> None:
     Raises:
         ConformanceError: The selection breaks the contract, or raises an error itself. The text has
             a line for every check that failed. It is an AssertionError.
+        TypeError: It is given a class.
     """
     raise_failed("selection", selection, examine_selection(selection))
 
 
 def examine_selection(selection: Selection) -> tuple[Outcome, ...]:
     """Return what becomes of each check; see :func:`check_selection`."""
+    refuse_class(selection)
     choices = Choices(selection)
     asked = (
         ("name", "has a name in snake_case", name_faults(selection)),
@@ -149,7 +159,7 @@ def _error_faults(choices: Choices) -> Iterator[Fault]:
     for each in choices.all:
         if each.call.error is not None and not each.call.wrote:
             mend = "every number of parents has to work, from 0 to all that have a fitness"
-            yield Fault(raised(each.call.error, choices.selection), mend, each.where)
+            yield error_fault(each.call.error, choices.selection, mend, each.where)
 
 
 def _index_faults(choices: Choices) -> Iterator[Fault]:

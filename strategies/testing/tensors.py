@@ -13,7 +13,7 @@ from populations.network import NetworkSpec
 from strategies.declaration import Fault
 from strategies.errors import NeedError
 from strategies.testing.observe import Call, arrays_in, equal, observe, same
-from strategies.testing.report import NotAsked
+from strategies.testing.report import NotAsked, error_fault
 from strategies.testing.state import State
 from strategies.user_code import raised
 
@@ -134,7 +134,7 @@ def error_faults(trials: Trials) -> Iterator[Fault]:
         error = trial.call.error
         if error is not None and not isinstance(error, NeedError) and not trial.call.wrote:
             mend = "every architecture and every finite weight has to work; mend that line"
-            yield Fault(raised(error, trials.operator), mend, trial.where)
+            yield error_fault(error, trials.operator, mend, trial.where)
 
 
 def need_faults(trials: Trials) -> Iterator[Fault]:

@@ -458,6 +458,11 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
     check_crossover_operator(operator)
 
 
+class OtherArguments(Copy):
+    def cross(self, first: Any, second: Any, rng: np.random.Generator) -> Any:  # type: ignore[override]
+        return {name: tensor.copy() for name, tensor in first.items()}
+
+
 @pytest.mark.parametrize(
     ("operator", "checks", "message"),
     [
@@ -525,7 +530,12 @@ def test_correct_operators_pass(operator: CrossoverOperator) -> None:
         (NeedyOrphan(), ["declared"], "parents.states was not asked for"),
         (DividesBySpread(), ["errors"], "raises ZeroDivisionError in line .*2 nearly equal"),
         (LastWidths(), ["widths"], r"of shape \(6, 4\) instead of \(5, 4\) .given 2 .*widths"),
-        (Exits(), ["errors"], "raises SystemExit in line .*: 3 "),
+        (Exits(), ["errors"], r"calls sys\.exit in line .*; raise an error instead"),
+        (
+            OtherArguments(),
+            ["errors"],
+            r"takes cross\(self, first, second, rng\); define cross\(self, parents, rng\)$",
+        ),
         (RaisesWordless(), ["errors"], r"raises Wordless in line \d+ .given"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, CrossoverOperator) else "",
@@ -558,6 +568,11 @@ def test_all_failed_checks_are_told_together() -> None:
     assert lines[0].startswith("  errors: it raises ValueError in line ")
     assert ": out of luck (given 2 unrelated parents, a network 4-5-3, seed 0, and " in lines[0]
     assert lines[1].startswith("  tensors: it returns the tensors ['network.0.weight'] instead of")
+
+
+def test_a_class_is_refused_with_how_to_make_an_instance() -> None:
+    with pytest.raises(TypeError, match=r"^pass an instance: Copy\(\)$"):
+        check_crossover_operator(Copy)  # type: ignore[arg-type]
 
 
 def test_every_outcome_says_what_was_asked() -> None:

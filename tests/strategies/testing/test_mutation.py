@@ -204,3 +204,8 @@ def test_the_specs_to_check_with_can_be_chosen() -> None:
     check_mutation(Shift(), specs=[NetworkSpec((9,), (11,), 5)])
     with pytest.raises(ConformanceError, match="a network 9-11-5, seed 0"):
         check_mutation(Alias(), specs=[NetworkSpec((9,), (11,), 5)])
+
+
+def test_a_class_is_refused_with_how_to_make_an_instance() -> None:
+    with pytest.raises(TypeError, match=r"^pass an instance: Shift\(\)$"):
+        check_mutation(Shift)  # type: ignore[arg-type]

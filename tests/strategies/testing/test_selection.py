@@ -166,3 +166,19 @@ def test_each_fault_is_found_and_explained(
     assert [outcome.check for outcome in outcomes if outcome.failed] == checks
     with pytest.raises(ConformanceError, match=f"(?s)^selection '.*{message}"):
         raise_failed("selection", selection, outcomes)
+
+
+def test_a_class_is_refused_with_how_to_make_an_instance() -> None:
+    with pytest.raises(TypeError, match=r"^pass an instance: Best\(\)$"):
+        check_selection(Best)  # type: ignore[arg-type]
+
+
+class Shy(Best):
+    def draw(self, n_candidates: int, n_parents: int) -> list[int]:  # type: ignore[override]
+        return []
+
+
+def test_a_method_of_other_arguments_is_told_how_to_define_it() -> None:
+    (failed,) = [outcome for outcome in examine_selection(Shy()) if outcome.failed]
+    assert failed.problem == "takes draw(self, n_candidates, n_parents)"
+    assert failed.mend == "define draw(self, n_candidates, n_parents, rng)"
