@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from pathlib import PurePath
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConceptionError
-from populations.errors import GenomeError
+from populations.errors import GenomeError, GenomeShapeError
 from populations.network import NetworkSpec, Weights
 from populations.plans import Mutator, Operator
 from populations.reasons import shortened, told
@@ -20,6 +23,8 @@ Own = TypeVar("Own", Operator, Mutator)
 
 # What NumPy and mappings say when somebody writes into what is read-only.
 WRITES = ("read-only", "WRITEABLE", "mappingproxy")
+# Packages whose lines say nothing to the author of an operator; besides them Python's own.
+NOT_THE_AUTHORS = {"engine", "strategies", "populations", "numpy", "scipy", "torch"}
 
 
 @contextmanager
@@ -37,13 +42,29 @@ def blamed(culprit: str) -> Iterator[None]:
     except GenomeError as error:
         raise ConceptionError(shortened(str(error))) from error  # names the operator itself
     except (Exception, SystemExit) as error:
-        said = told(error)
+        said, where = told(error), where_raised(error)
         if any(word in said for word in WRITES):
             raise ConceptionError(
                 f"{culprit} writes into what it was given, which is read-only: "
-                f"{said.partition(': ')[2]}; copy what you want to change"
+                f"{said.partition(': ')[2]}; copy what you want to change{where}"
             ) from error
-        raise ConceptionError(f"{culprit}: {said}") from error
+        raise ConceptionError(f"{culprit}: {said}{where}") from error
+
+
+def where_raised(error: BaseException) -> str:
+    """Return the last line of the author's that an error came through, `` (my_ops.py, line 12)``.
+
+    Only the name of the file is told, since its folder differs between machines. It is that of the
+    code, so that a module that was sent to a worker has it, too.
+
+    Returns:
+        Nothing where there is no such line, as for a built-in operator.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in NOT_THE_AUTHORS and package not in sys.stdlib_module_names:
+            return f" ({shortened(PurePath(frame.f_code.co_filename).name)}, line {line})"
+    return ""
 
 
 def copied(configured: Own) -> Own:
@@ -60,7 +81,7 @@ def copied(configured: Own) -> Own:
     except (Exception, SystemExit) as error:
         raise ConceptionError(
             f"{configured.name} cannot be copied for its child: {told(error)}; keep nothing in its "
-            "attributes that cannot be, such as an open file"
+            f"attributes that cannot be, such as an open file{where_raised(error)}"
         ) from error
 
 
@@ -75,5 +96,8 @@ def checked(spec: NetworkSpec, weights: Weights, owner: str) -> dict[str, NDArra
     Raises:
         GenomeError: A tensor is missing, unexpected, of another shape or dtype, or not finite.
     """
+    returned: Any = weights
+    if returned is None:
+        raise GenomeShapeError(f"the {owner} is missing: it returned nothing, not a dictionary")
     spec.check(weights, f"the {owner}")
     return {name: np.array(weights[name]) for name in spec.shapes}

@@ -174,9 +174,15 @@ class NetworkSpec:
             owner: Whose weights these are, for the message: a file or a genome id.
 
         Raises:
-            GenomeShapeError: A tensor is missing, unexpected, or has another shape or dtype.
+            GenomeShapeError: This is no mapping, or a tensor is missing, unexpected, no array, or
+                of another shape or dtype.
             GenomeValueError: A tensor holds NaN or infinity.
         """
+        given: Any = weights
+        if not isinstance(given, Mapping):
+            raise GenomeShapeError(
+                f"{owner}: expected tensors by name, not a {type(given).__name__}"
+            )
         missing = [name for name in self.shapes if name not in weights]
         extra = [name for name in weights if name not in self.shapes]
         if missing or extra:
@@ -185,7 +191,11 @@ class NetworkSpec:
                 f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(extra) or 'none'}"
             )
         for name, shape in self.shapes.items():
-            tensor = weights[name]
+            tensor: Any = weights[name]
+            if not isinstance(tensor, np.ndarray):
+                raise GenomeShapeError(
+                    f"{owner}: {name} must be a NumPy array, not a {type(tensor).__name__}"
+                )
             if tensor.shape != shape or tensor.dtype != np.float32:
                 raise GenomeShapeError(
                     f"{owner}: {name} must be float32 of shape {shape}, "

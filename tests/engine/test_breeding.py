@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -414,6 +415,12 @@ class BrokenCrossover(CrossoverOperator):
         return bad
 
 
+def line_of(text: str) -> int:
+    """Return the first line of this file in which a text stands."""
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
 class BrokenMutation(Mutation):
     """Break the contract in one way."""
 
@@ -423,6 +430,8 @@ class BrokenMutation(Mutation):
         self.how = how
 
     def mutate(self, child: Newborn, rng: np.random.Generator) -> Mapping[str, Any]:
+        if self.how == "none":
+            return None  # type: ignore[return-value]  # this is the point
         if self.how == "raise":
             raise RuntimeError("too much coffee")
         if self.how == "write":
@@ -432,14 +441,14 @@ class BrokenMutation(Mutation):
 
 BREAKS = {
     "raise": "broken: RuntimeError: out of ideas",
-    "none": "broken: TypeError: ",
+    "none": "the child of broken is missing: it returned nothing",
     "exit": "broken: SystemExit: I want to go home",
     "write": "broken writes into what it was given, which is read-only: assignment destination",
     "nan": "the child of broken: network.6.weight holds NaN or infinity",
     "infinity": "the child of broken: network.6.bias holds NaN or infinity",
     "shape": "the child of broken: network.6.weight must be float32 of shape (2, 5), not",
     "dtype": "the child of broken: network.6.weight must be float32 of shape (2, 5), not float64",
-    "list": "broken: AttributeError: ",
+    "list": "the child of broken: network.6.bias must be a NumPy array, not a list",
     "missing": "the child of broken: expected the tensors",
     "extra": "the child of broken: expected the tensors",
 }
@@ -462,20 +471,34 @@ def test_an_operator_that_breaks_fails_only_its_child(world: World, how: str) ->
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("raise", "shaky: RuntimeError: too much coffee"),
+        ("none", "the mutant of shaky is missing: it returned nothing, not a dictionary"),
+        ("raise", "shaky: RuntimeError: too much coffee (test_breeding.py, line {raise})"),
         ("nan", "the mutant of shaky: network.0.weight holds NaN or infinity"),
         (
             "write",
             "shaky writes into what it was given, which is read-only: assignment destination is "
-            "read-only; copy what you want to change",
+            "read-only; copy what you want to change (test_breeding.py, line {write})",
         ),
     ],
 )
 def test_a_mutation_that_breaks_is_named(world: World, how: str, reason: str) -> None:
     broken = plan(1, world.students[:2], mutation=BrokenMutation(how))
     failed, neighbor = breed(world, broken, plan(2, world.students[:2]))
-    assert (failed.status, failed.reason) == ("failed", reason)
+    lines = {"raise": line_of("too much coffee"), "write": line_of("child.weights[OUTPUT.weight][")}
+    assert (failed.status, failed.reason) == ("failed", reason.format(**lines))
     assert facts(neighbor) == facts(breed(world, plan(2, world.students[:2]))[0])
+
+
+def test_what_an_array_refuses_is_told_with_the_line_that_asked(world: World) -> None:
+    class Sideways(WeightedCrossover):
+        name = "sideways"
+
+        def cross(self, parents: Family, rng: np.random.Generator) -> Weights:
+            return {name: np.flip(tensor, axis=5) for name, tensor in parents[0].items()}
+
+    (failed,) = breed(world, plan(0, world.students[:2], Sideways()))
+    assert failed.reason.startswith("sideways: AxisError: ")
+    assert failed.reason.endswith(f" (test_breeding.py, line {line_of('axis=5) for name')})")
 
 
 class Vandal(CrossoverOperator):
@@ -650,7 +673,7 @@ class Verbose(WeightedCrossover):
 def test_the_reason_of_a_failure_fits_a_cell(world: World) -> None:
     (failed,) = breed(world, plan(0, world.students[:2], Verbose()))
     assert failed.reason.startswith("verbose: ValueError: line line line ")
-    assert failed.reason.endswith("...")
+    assert failed.reason.endswith(f"... (test_breeding.py, line {line_of('1_000_000)')})")
     assert len(failed.reason) < 600
     abandoned = plan(0).abandoned("failed", "x" * 3_000_000, 2)
     assert (len(abandoned.reason), abandoned.attempts) == (500, 2)
@@ -666,7 +689,8 @@ def test_what_was_not_declared_is_not_given(world: World) -> None:
     (failed,) = breed(world, plan(0, world.students[:2], Sneaky()))
     assert failed.reason == (
         "sneaky: NeedError: parents.fisher was not asked for; declare it: "
-        "needs = ('fisher',) in the class"
+        "needs = ('fisher',) in the class "
+        f"(test_breeding.py, line {line_of('return dict(parents.fisher[0])')})"
     )
 
 

@@ -154,6 +154,14 @@ def test_a_wrong_shape_or_dtype_is_named() -> None:
         spec.check(weights | {"network.0.weight": np.ones((8, 4))}, "x")
 
 
+def test_what_holds_no_arrays_is_named() -> None:
+    spec = NetworkSpec((4,), (8,), 2)
+    with pytest.raises(GenomeShapeError, match=r"^x: expected tensors by name, not a list$"):
+        spec.check([], "x")  # type: ignore[arg-type]  # this is the point
+    with pytest.raises(GenomeShapeError, match=r"x: network\.2\.bias must be a .*, not a list$"):
+        spec.check(weights_of(spec) | {"network.2.bias": [0.0, 0.0]}, "x")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(value) -> None:
     spec = NetworkSpec((4,), (8,), 2)
