@@ -17,6 +17,7 @@ from strategies.testing.report import Outcome
 GAP = "  "
 INDENT = "  "
 LABEL = 12  # characters of the widest label of a page
+MARK = len("FAILED") + len(GAP)
 _ITEM = re.compile(r"(- |\d+\. )")
 
 
@@ -120,27 +121,43 @@ def _use(one: OperatorFacts) -> Iterator[str]:
 
 
 def print_outcomes(console: Console, title: str, outcomes: Sequence[Outcome]) -> None:
-    """Print what became of each check, and how to mend what failed."""
+    """Print what became of each check; what failed stands at the end, with how to mend it."""
     _line(console, Text(title, "bold"))
     width = max(len(outcome.check) for outcome in outcomes)
-    margin = " " * (len("FAILED") + width + 2 * len(GAP))
-    for one in outcomes:
-        mark, style = ("FAILED", "bold red") if one.failed else ("ok", "green")
-        mark, style = ("-", "dim") if one.skipped else (mark, style)
-        told = f"it {one.problem}" if one.failed else one.asks
-        told += f" (not asked: {one.skipped})" if one.skipped else ""
-        lines = _wrap(told, console.width - len(margin)) or [""]
-        head = Text.assemble((f"{mark:<6}", style), f"{GAP}{one.check:<{width}}{GAP}{lines[0]}")
-        _line(console, head)
-        mend = _wrap(f"to mend: {one.mend}", console.width, margin) if one.failed else []
-        for line in [margin + line for line in lines[1:]] + mend:
-            _line(console, Text(line))
-    n_failed = sum(outcome.failed for outcome in outcomes)
-    n_asked = sum(not outcome.skipped for outcome in outcomes)
-    verdict = (
-        f"{n_failed} of {n_asked} checks failed" if n_failed else f"all {n_asked} checks passed"
-    )
+    asked = [outcome for outcome in outcomes if not outcome.skipped]
+    failed = [outcome for outcome in asked if outcome.failed]
+    for one in asked:
+        if not one.failed:
+            _print_asked(console, Text("ok", "green"), one, one.asks, width)
+    _print_not_asked(console, [outcome for outcome in outcomes if outcome.skipped])
+    for one in failed:
+        _print_asked(console, Text("FAILED", "bold red"), one, f"it {one.problem}", width)
+    verdict = f"all {len(asked)} checks passed"
+    if failed:
+        others = len(outcomes) - len(asked)
+        verdict = f"{len(failed)} of {len(asked)} checks failed"
+        verdict += f", {others} not asked" if others else ""
     _line(console, Text(verdict, "bold"))
+
+
+def _print_asked(console: Console, mark: Text, one: Outcome, told: str, width: int) -> None:
+    margin = MARK + width + len(GAP)
+    lines = _wrap(told, console.width - margin)
+    if one.mend:
+        lines += _wrap(f"to mend: {one.mend}", console.width - margin)
+    mark.pad_right(MARK - len(mark))
+    for i, line in enumerate(lines):
+        head = Text.assemble(mark, f"{one.check:<{width}}{GAP}") if i == 0 else Text(" " * margin)
+        _line(console, head + Text(line))
+
+
+def _print_not_asked(console: Console, skipped: Sequence[Outcome]) -> None:
+    """Print the checks that were not asked, those of one reason together."""
+    for reason in dict.fromkeys(outcome.skipped for outcome in skipped):
+        names = ", ".join(outcome.check for outcome in skipped if outcome.skipped == reason)
+        lines = _wrap(f"not asked: {names} ({reason})", console.width - MARK)
+        for i, line in enumerate(lines):
+            _line(console, Text(f"{'' if i else '-':<{MARK}}{line}", "dim"))
 
 
 def _cells(cells: Sequence[str], widths: dict[int, int]) -> str:

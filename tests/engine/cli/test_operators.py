@@ -268,7 +268,20 @@ def test_every_failed_check_is_told_with_a_way_to_mend_it() -> None:
     number = FILE[: FILE.index("raise RuntimeError")].count("\n") + 1
     assert f"it raises RuntimeError in line {number}: no LayerNorm here (given 2 unrelated" in words
     assert "to mend: end with .astype(numpy.float32)" in words
-    assert lines[-1] == "2 of 17 checks failed"
+    assert lines[-1] == "2 of 17 checks failed, 1 not asked"
+
+
+def test_checks_that_cannot_be_asked_are_told_together_before_what_failed() -> None:
+    body = 'raise KeyError("fc9")'
+    Path("ops.py").write_text(FILE.replace("return {n: np", f"{body}\n        return {{n: np"))
+    lines = lines_of("check", "ops.py:Mean", exit_code=1)
+    marks = [line.split()[0] for line in lines[1:-1] if not line.startswith(" ")]
+    assert marks == ["ok"] * 10 + ["-", "-", "FAILED"]
+    words = " ".join(" ".join(lines).split())
+    skipped = "tensors, dtype, finite, new arrays, repeatable, equal parents"
+    assert f"- not asked: {skipped} (it gives nothing that could be checked) - not asked: " in words
+    assert "- not asked: widths (it takes parents of one architecture: same_widths = T" in words
+    assert lines[-1] == "1 of 11 checks failed, 7 not asked"
 
 
 @pytest.mark.parametrize("target", ["gaussian", "tournament", "strategies.selection:RankSelection"])
