@@ -9,7 +9,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all references check bench reproduce compare-operators docs clean
+.PHONY: help install demo test test-all test-cluster references check bench reproduce compare-operators docs clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 20
@@ -23,7 +23,10 @@ test: $(STAMP) ## Run all tests but the slow ones
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP) ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not cluster"
+
+test-cluster: $(STAMP) ## Run the tests on several hosts made of namespaces, as root
+	$(BIN)/python -m pytest tests/cluster -m cluster
 
 references: $(STAMP) ## Install other projects' operators, which some tests compare ours with
 	$(PIP_INSTALL) --no-deps mergekit deap pymoo moocore POT
