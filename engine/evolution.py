@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -237,7 +238,8 @@ class _Run:
             if missing:
                 batches.append(Batch.of(missing, genomes))
         for n_done, arrived in enumerate(self._executor.run(context, batches, self._stop), 1):
-            finished = [replace(result, created_at=now()) for result in arrived]
+            stamp = now()
+            finished = [replace(result, created_at=stamp) for result in arrived]
             self._directory.record(finished)
             results.update({result.key: result for result in finished})
             self._progress.advance(len(finished))
@@ -268,7 +270,7 @@ class _Run:
         seconds: float,
     ) -> None:
         fitness = [
-            float(np.mean(result.returns))
+            math.fsum(result.returns) / len(result.returns)
             for plan, result in born
             if result.returns and plan.kind in ("student", "child")
         ]

@@ -14,14 +14,15 @@ from populations.plans import ChildPlan, FineTune, Kind, Result
 from populations.population import Member, Record
 from populations.storage import genome_file_size, genome_from_bytes, genome_to_bytes
 
+# Asked for once: every child has a result, a fine-tuning and a row.
+_RESULT = tuple(field.name for field in dataclasses.fields(Result))
+_FINETUNE = tuple(field.name for field in dataclasses.fields(FineTune))
+_ROW = tuple(field.name for field in dataclasses.fields(Row) if field.init)
+
 
 def result_to_event(result: Result) -> dict[str, Any]:
     """Return a result as plain JSON; the genome travels as base64 of its bytes."""
-    fields = {
-        field.name: getattr(result, field.name)
-        for field in dataclasses.fields(result)
-        if field.name != "genome"
-    }
+    fields = {name: getattr(result, name) for name in _RESULT if name != "genome"}
     genome = result.genome
     encoded = None if genome is None else base64.b64encode(genome_to_bytes(genome)).decode()
     return {"type": "result", "genome": encoded, **fields}
@@ -29,7 +30,7 @@ def result_to_event(result: Result) -> dict[str, Any]:
 
 def result_from_event(event: Mapping[str, Any]) -> Result:
     """Rebuild a result from :func:`result_to_event`."""
-    fields = {field.name: event[field.name] for field in dataclasses.fields(Result)}
+    fields = {name: event[name] for name in _RESULT}
     encoded = fields["genome"]
     if encoded is not None:
         fields["genome"] = genome_from_bytes(base64.b64decode(encoded))
@@ -42,7 +43,7 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
     """Return the row of a birth, whatever became of it."""
     bred = plan.kind in ("child", "control")
     better = plan.fitness[0] if bred and plan.fitness else None
-    record = Record.of(result.returns) if result.returns else None
+    record = record_of(result)
     return Row(
         run=run,
         kind=plan.kind,
@@ -59,18 +60,23 @@ def birth_row(run: str, plan: ChildPlan, result: Result) -> Row:
         else {"name": plan.mutation.name, **plain(plan.mutation.params)},
         finetune={**finetune_cell(plan.finetune), "kept": result.tuned},
         delta_vs_better_parent=None if better is None or record is None else record.mean - better,
-        **birth_columns(result),
+        **birth_columns(result, record),
     )
 
 
-def birth_columns(result: Result) -> dict[str, Any]:
-    """Return the columns of a birth's row that its result tells, without the plan."""
+def birth_columns(result: Result, record: Record | None) -> dict[str, Any]:
+    """Return the columns of a birth's row that its result tells, without the plan.
+
+    Args:
+        result: What became of the birth.
+        record: Summary of its episodes; None where it has not played.
+    """
     genome = result.genome
     return {
         "genome": None if genome is None else genome.id,
         "status": result.status,
         "reason": result.reason,
-        **scores(Record.of(result.returns) if result.returns else None),
+        **scores(record),
         "fitness_before_finetune": result.mean_before,
         "agreements": result.agreements,
         "kl": result.kl,
@@ -112,6 +118,11 @@ def member_row(
     )
 
 
+def record_of(result: Result) -> Record | None:
+    """Return the summary of a result's episodes; None where it has not played."""
+    return Record.of(result.returns) if result.returns else None
+
+
 def scores(record: Record | None) -> dict[str, Any]:
     """Return a record of episodes, or of none, as columns of a row."""
     if record is None:
@@ -128,13 +139,13 @@ def scores(record: Record | None) -> dict[str, Any]:
 
 def finetune_cell(finetune: FineTune) -> dict[str, Any]:
     """Return a fine-tuning as the leaderboard shows it."""
-    return dataclasses.asdict(finetune)
+    return {name: getattr(finetune, name) for name in _FINETUNE}
 
 
 def row_to_event(row: Row) -> dict[str, Any]:
     """Return a row as plain JSON."""
-    fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.init}
-    return {name: value for name, value in fields.items() if value is not None}
+    fields = ((name, getattr(row, name)) for name in _ROW)
+    return {name: value for name, value in fields if value is not None}
 
 
 def row_from_event(event: Mapping[str, Any]) -> Row:

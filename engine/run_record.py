@@ -18,7 +18,7 @@ from engine.config_evolution import each
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
-from engine.records import birth_columns, result_from_event, row_from_event
+from engine.records import birth_columns, record_of, result_from_event, row_from_event
 from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
@@ -207,7 +207,7 @@ def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:
         child=result.index,
         parents=None if genome is None else genome.lineage.parents,
         operator=_accused(config, kind, result) if genome is None else genome.lineage.operator,
-        **birth_columns(result),
+        **birth_columns(result, record_of(result)),
     )
 
 

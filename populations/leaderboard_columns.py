@@ -69,6 +69,7 @@ ADDED = ("rescale", "preset")
 ALIKE = 0.75
 """How much a name must be like a column to be taken for its misspelling; 1 is the same."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 # Lone surrogates stand for undecodable bytes of a file name; UTF-8 cannot hold them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -192,9 +193,13 @@ class Columns:
                 )
             extras |= {f"{what}_{name}": value for name, value in zip(names, values, strict=False)}
         return [
-            write_cell(getattr(row, name) if name in FIXED else extras.get(name), column_type(name))
-            for name in self.names
+            write_cell(getattr(row, name) if is_fixed else extras.get(name), kind)
+            for name, kind, is_fixed in self._kinds
         ]
+
+    @cached_property
+    def _kinds(self) -> tuple[tuple[str, Cell, bool], ...]:
+        return tuple((name, column_type(name), name in FIXED) for name in self.names)
 
 
 def column_type(name: str) -> Cell:
@@ -251,7 +256,7 @@ def write_cell(value: Any, kind: Cell) -> str:
         return repr(float(value))
     if kind == "json":
         plain = list(value) if isinstance(value, Sequence) else dict(value)
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _ENCODER.encode(plain)
     text = _CONTROL.sub(" ", value).strip()
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _is_number(text) else text
 

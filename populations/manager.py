@@ -186,24 +186,32 @@ class PopulationManager:
         Raises:
             CultivarError: There are fewer genomes than an operator needs parents.
         """
-        generation = self.generation + 1
         recipes: list[Recipe | None] = [None] * n
         recipes += [r for r in self._recipes.controls() for _ in range(self.sizes.controls)]
-        plans = [self._plan(generation, index, control) for index, control in enumerate(recipes)]
+        members = list(self.population)  # once: a generation may have as many births as it likes
+        fitness = np.array([member.fitness for member in members])
+        plans = [
+            self._plan(members, fitness, index, control) for index, control in enumerate(recipes)
+        ]
         self.expect(plans)
         return plans
 
-    def _plan(self, generation: int, index: int, control: Recipe | None) -> ChildPlan:
+    def _plan(
+        self,
+        members: Sequence[Member],
+        fitness: NDArray[np.float64],
+        index: int,
+        control: Recipe | None,
+    ) -> ChildPlan:
+        generation = self.generation + 1
         rng = self._seeds.selection(generation, index)
         recipe = self._recipes.draw(generation, index, rng) if control is None else control
-        members = list(self.population)
         if len(members) < max(recipe.n_parents, 1):
             raise CultivarError(
                 f"generation {generation} needs {recipe.n_parents} parents for "
                 f"{recipe.operator.name}, but only {len(members)} genomes are alive; "
                 "use more or better students (distillation.students, distillation.steps)"
             )
-        fitness = np.array([member.fitness for member in members])
         # The fitter parent's training is inherited, so a child from scratch has a model, too.
         models = [
             members[i] for i in self._selection.select(fitness, max(recipe.n_parents, 1), rng)

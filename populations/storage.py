@@ -6,9 +6,11 @@ was expected and what came.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from populations.genome import Genome, Lineage
 from populations.network import NetworkSpec, Weights
 from populations.tensor_file import (
     FORMAT,
+    LENGTH_BYTES,
     StrPath,
     Tensors,
     canonical_json,
@@ -52,17 +55,38 @@ def save_genome(path: StrPath, genome: Genome) -> None:
 
 
 def genome_file_size(genome: Genome) -> int:
-    """Return the number of bytes that :func:`save_genome` writes."""
-    return len(_genome_file(genome))
+    """Return the number of bytes that :func:`save_genome` writes, without making the file.
+
+    The tensors of one architecture take the same space whatever they hold; genomes differ in the
+    length of the JSON that describes them.
+    """
+    header, tensors = _sizes_without_fields(genome.spec, genome.vector_dtype)
+    # They come without quotes and braces of their own, but with a comma.
+    header += len(json.dumps(canonical_json(_genome_fields(genome)))) - 3
+    padded = -(-header // LENGTH_BYTES) * LENGTH_BYTES
+    return LENGTH_BYTES + padded + tensors
+
+
+@lru_cache(maxsize=64)
+def _sizes_without_fields(spec: NetworkSpec, vector_dtype: str) -> tuple[int, int]:
+    """Return the bytes of header, without padding, and tensors of a genome file without fields."""
+    layout = _layout(spec, vector_dtype)
+    content = file_content("genome", {}, {name: np.zeros(s, dtype) for name, dtype, s in layout})
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    header = content[LENGTH_BYTES : LENGTH_BYTES + length].rstrip(b" ")
+    return len(header), len(content) - LENGTH_BYTES - length
 
 
 def _genome_file(genome: Genome) -> bytes:
-    fields = {
+    return file_content("genome", _genome_fields(genome), genome.tensors())
+
+
+def _genome_fields(genome: Genome) -> dict[str, Any]:
+    return {
         "id": genome.id,
         "spec": genome.spec.to_dict(),
         "lineage": genome.lineage.to_dict(),
     }
-    return file_content("genome", fields, genome.tensors())
 
 
 def load_genome(path: StrPath) -> Genome:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar, Literal, get_args, overload
 
 import numpy as np
@@ -180,12 +181,7 @@ def constructor_params(instance: object) -> dict[str, Any]:
     Raises:
         TypeError: An argument is not kept in an attribute of its name.
     """
-    names = [
-        name
-        for name, parameter in inspect.signature(type(instance).__init__).parameters.items()
-        if name != "self"
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    names = _argument_names(type(instance).__init__)
     missing = [name for name in names if not hasattr(instance, name)]
     if missing:
         raise TypeError(
@@ -193,3 +189,13 @@ def constructor_params(instance: object) -> dict[str, Any]:
             "in an attribute of the same name"
         )
     return {name: getattr(instance, name) for name in names}
+
+
+@cache  # signatures are slow to read, and every child has an operator whose arguments are recorded
+def _argument_names(constructor: Callable[..., None]) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if name != "self"
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )

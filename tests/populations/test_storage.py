@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_a_genome_file_loses_nothing(tmp_path_factory, genome) -> None:
     path = tmp_path_factory.getbasetemp() / "genome.safetensors"
     storage.save_genome(path, genome)
     assert_same(storage.load_genome(path), genome)
+
+
+@given(genome=GENOMES, operator=st.text(max_size=40), n_parents=st.integers(0, 9))
+def test_the_size_of_a_file_is_known_before_it_is_written(
+    tmp_path_factory, genome, operator, n_parents
+) -> None:
+    lineage = replace(LINEAGE, operator=operator, parents=("3f9c1a7be210",) * n_parents)
+    genome = genome.with_lineage(lineage)
+    path = tmp_path_factory.getbasetemp() / "sized.safetensors"
+    storage.save_genome(path, genome)
+    assert storage.genome_file_size(genome) == path.stat().st_size
 
 
 @given(genome=GENOMES)
