@@ -1,0 +1,56 @@
+"""The measurement of the driver: a tiny run is a real one, and its figures add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import benchmark_scale as scale
+import pytest
+
+from populations.leaderboard import load_leaderboard
+from populations.storage import load_pack
+
+GENERATIONS, CHILDREN = 3, 20
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """Measure a tiny run once."""
+    folder = tmp_path_factory.mktemp("scale")
+    found = scale.measure(folder / "run", folder, GENERATIONS, CHILDREN, is_again=False)
+    return folder, found
+
+
+def test_births_are_written_as_those_of_a_real_run(run) -> None:
+    folder, _ = run
+    rows = load_leaderboard([folder / "run"])
+    children = rows[(rows["kind"] == "child") & rows["child"].notna()]
+    assert list(children["generation"].value_counts().sort_index()) == [CHILDREN] * GENERATIONS
+    assert children["genome"].nunique() == len(children) == GENERATIONS * CHILDREN
+    pack = load_pack(folder / "run/genomes/gen-0001.safetensors")
+    assert {genome.spec.hidden for genome in pack.values()} == {(32, 32)}
+    assert (folder / "run/champion.safetensors").exists()
+
+
+def test_figures_add_up(run) -> None:
+    folder, found = run
+    size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
+    assert found["bytes"] * found["children"] == pytest.approx(size)
+    stages = found["stages_ms"]
+    driver = sum(stages.values()) - stages[scale.WORKER]
+    assert driver == pytest.approx(found["cpu_ms"])
+    assert [children for children, *_ in found["tenths"]] == [20, 40, 60]
+
+
+def test_a_replayed_run_asks_for_no_birth_and_changes_nothing(run) -> None:
+    folder, _ = run
+    leaderboard = folder / "run/leaderboard.csv"
+    before = leaderboard.read_bytes()
+    found = scale.measure(folder / "run", folder, GENERATIONS, CHILDREN, is_again=True)
+    assert scale.WORKER not in found["stages_ms"]
+    assert leaderboard.read_bytes() == before
+
+
+def test_parts_of_a_run_are_told_per_child() -> None:
+    marks = [(0.0, 10.0, 100.0), (1.0, 12.0, 101.0), (3.0, 18.0, 105.0)]
+    assert scale.tenths(marks, 500) == [[500, 2.0, 4.0, 101.0], [1000, 4.0, 12.0, 105.0]]
