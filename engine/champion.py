@@ -37,6 +37,8 @@ def crowned(directory: RunDirectory) -> Champion | None:
     files += [pack_path(path, generation) for generation in range(generations + 1)]
     if directory.stage("champion") is None or not all(file.exists() for file in files):
         return None
+    if not directory.has_whole_leaderboard():
+        return None
     summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     return Champion(path / CHAMPION, summary)
 

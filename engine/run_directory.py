@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Self
 
 from engine.config import RunConfig
@@ -15,13 +19,17 @@ from engine.provenance import compare, difference, provenance
 from engine.recipe_table import RecipeRow, table_bytes
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from engine.run_lock import take_lock
-from populations.errors import JournalError
+from engine.write_failure import write_failure
+from populations.errors import JournalError, LeaderboardError
 from populations.genome import Genome
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
 from populations.storage import save_pack
 from populations.tensor_file import write_atomically
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""What a file is called until it is whole."""
 
 
 class RunDirectory:
@@ -45,6 +53,7 @@ class RunDirectory:
         self._journal = journal
         self._results: dict[tuple[str, int, int], Result] = {}
         self._stages: dict[str, dict[str, Any]] = {}
+        self._n_rows = 0
         self._writer: LeaderboardWriter | None = None
         self._begun = False
 
@@ -78,17 +87,19 @@ class RunDirectory:
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(path)
-            with _closed_on_error(lock):
-                # Before anything runs, so that a run that dies at once can be resumed.
-                write_atomically(path / CONFIG, dump_config(config).encode())
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot create the run directory {path}: {error.strerror}"
             ) from error
-        with _closed_on_error(lock):
-            directory = cls(path, config, lock, Journal.create(path / JOURNAL))
-            directory._begin()
+        lock = take_lock(path)
+        with _closed_on_error(lock), _told(path):
+            _remove_temporary_files(path)
+            # Before anything runs, so that a run that dies at once can be resumed.
+            write_atomically(path / CONFIG, dump_config(config).encode())
+            journal = Journal.create(path / JOURNAL)
+            with _closed_on_error(journal):
+                directory = cls(path, config, lock, journal)
+                directory._begin()
         return directory
 
     @classmethod
@@ -109,7 +120,8 @@ class RunDirectory:
         if not (path / JOURNAL).exists():  # stopped between its first two files
             return cls.open(path, config or recorded)
         lock = take_lock(path)
-        with _closed_on_error(lock):
+        with _closed_on_error(lock), _told(path):
+            _remove_temporary_files(path)
             journal, events = Journal.open(path / JOURNAL)
             directory = cls(path, config or recorded, lock, journal)
             if journal.dropped:
@@ -142,6 +154,7 @@ class RunDirectory:
             self._results[result.key] = result
         elif kind == "stage":
             self._stages[event["stage"]] = _without_rows(event)
+            self._n_rows += len(event["rows"])
         elif kind == "run":
             self._begun = True
             self.notes += compare(self.path / CONFIG, event, self.config)
@@ -150,6 +163,20 @@ class RunDirectory:
         """Write the leaderboard of all finished stages, and keep it open for more."""
         self._writer = LeaderboardWriter(self.path / FILE_NAME, columns)
         self._writer.rewrite(self.rows())
+
+    def has_whole_leaderboard(self) -> bool:
+        """Tell whether the leaderboard file has all rows of the finished stages.
+
+        A stage is finished before its rows are appended, and a disk may be full just then.
+        """
+        try:
+            with (self.path / FILE_NAME).open(encoding="utf-8", newline="") as file:
+                ends = collections.deque(file, maxlen=1)
+                file.seek(0)
+                n_lines = sum(1 for _ in csv.reader(file, strict=True))
+        except (OSError, ValueError, csv.Error):
+            return False
+        return n_lines == 1 + self._n_rows and ends[0].endswith("\n")
 
     def rows(self, stage: str | None = None) -> Iterator[Row]:
         """Read the leaderboard rows of a finished stage, or of all, back from the journal."""
@@ -192,6 +219,7 @@ class RunDirectory:
         }
         self._journal.append([event])
         self._stages[name] = _without_rows(event)
+        self._n_rows += len(made)
         if self._writer is not None:
             self._writer.append(made)
 
@@ -213,13 +241,32 @@ class RunDirectory:
             files.callback(self._lock.close)
             files.callback(self._journal.close)
             if self._writer is not None:
-                files.callback(self._writer.close)
+                files.callback(self._close_leaderboard, self._writer)
+
+    def _close_leaderboard(self, writer: LeaderboardWriter) -> None:
+        try:
+            writer.close()
+        except OSError as error:  # which names no file
+            raise OSError(error.errno, error.strerror, str(writer.path)) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close, and tell in a sentence where something of the run could not be written."""
+        with _told(self.path):
+            try:
+                self.close()
+            except OSError:
+                if error is None:
+                    raise  # or else it is the same once more: the rest of what was not written
+            if error is not None:
+                _tell(self.path, error)
 
 
 def _without_rows(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,6 +293,31 @@ def _recorded_config(path: Path) -> RunConfig | None:
     except ConfigError:
         return None
     return found if dump_config(found) == file.read_text(encoding="utf-8") else None
+
+
+def _remove_temporary_files(path: Path) -> None:
+    """Remove what processes that were killed have left of files that they were writing."""
+    for folder in (path, path / "genomes", path / "teachers"):
+        for file in folder.glob(".*.tmp"):
+            if TEMPORARY.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+
+
+def _tell(path: Path, error: BaseException) -> None:
+    """Raise what a user is to know, if an error is about writing in a run directory."""
+    told = write_failure(path, error)
+    if told is not None:
+        raise told from error
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell in a sentence where the block cannot write in a run directory."""
+    try:
+        yield
+    except (OSError, JournalError, LeaderboardError) as error:
+        _tell(path, error)
+        raise
 
 
 @contextlib.contextmanager

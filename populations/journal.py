@@ -8,6 +8,7 @@ that are lost, doubled, or written by two processes at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -57,8 +58,15 @@ class Journal:
         except OSError as error:
             raise JournalError(f"cannot create the journal {path}: {error.strerror}") from error
         journal = cls(path, file, _START, dropped=0)
-        journal._write(_HEADER, _AFTER_HEADER)
-        _sync_directory(path.parent)
+        try:
+            journal._write(_HEADER, _AFTER_HEADER)
+            _sync_directory(path.parent)
+        except OSError as error:
+            journal.close()
+            raise JournalError(f"cannot create the journal {path}: {error.strerror}") from error
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     @classmethod
@@ -81,18 +89,22 @@ class Journal:
         end = _START
         for _, after in _lines(path):
             end = after
-        try:
-            file = path.open("r+b", buffering=0)
-            dropped = path.stat().st_size - end.offset
-            file.truncate(end.offset)
-            file.seek(end.offset)
-        except OSError as error:
-            raise JournalError(f"cannot write to the journal {path}: {error.strerror}") from error
-        journal = cls(path, file, end, dropped)
-        if end == _START:  # the process died while it wrote the first line
-            journal._write(_HEADER, _AFTER_HEADER)
-        elif dropped:
-            os.fsync(file.fileno())
+        with contextlib.ExitStack() as closed_on_error:
+            try:
+                file = closed_on_error.enter_context(path.open("r+b", buffering=0))
+                dropped = path.stat().st_size - end.offset
+                file.truncate(end.offset)
+                file.seek(end.offset)
+                if dropped:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise JournalError(
+                    f"cannot write to the journal {path}: {error.strerror}"
+                ) from error
+            journal = cls(path, file, end, dropped)
+            if end == _START:  # the process died while it wrote the first line
+                journal._write(_HEADER, _AFTER_HEADER)
+            closed_on_error.pop_all()
         return journal, _events(path, journal._end.offset)
 
     def append(self, events: Sequence[Mapping[str, Any]]) -> None:
@@ -252,8 +264,7 @@ def _wrong_header(path: Path, header: bytes) -> str:
 
 
 def _canonical(event: Mapping[str, Any]) -> bytes:
-    text = json.dumps(dict(event), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode("ascii")
+    return _ENCODER.encode(dict(event)).encode("ascii")
 
 
 def _line(payload: bytes, crc: int) -> bytes:
@@ -271,6 +282,7 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _HEADER_EVENT = _canonical({"format": FORMAT, "version": VERSION})
 _HEADER = _line(_HEADER_EVENT, zlib.crc32(_HEADER_EVENT))
 _START = _End(0, 0)

@@ -7,6 +7,7 @@ own fields, and a SHA-256 over those and all tensors. Equal content gives equal 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -53,7 +54,8 @@ def write_atomically(path: StrPath, content: bytes) -> None:
         content: The whole file.
 
     Raises:
-        OSError: The folder is not writable or the disk is full; the old file is left as it was.
+        OSError: The folder is not writable or the disk is full; the old file is left as it was. It
+            names ``path``.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,12 @@ def write_atomically(path: StrPath, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+    except OSError as error:
+        # Writing names no file, and a user does not know the temporary one.
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that is read-only does not even look
+            temporary.unlink(missing_ok=True)
 
 
 def read_tensors(path: StrPath) -> tuple[Tensors, dict[str, str]]:
