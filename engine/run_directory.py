@@ -51,7 +51,8 @@ class RunDirectory:
         self.notes: list[str] = []
         self._lock = lock
         self._journal = journal
-        self._results: dict[tuple[str, int, int], Result] = {}
+        self._results: dict[tuple[str, int, int], Result] = {}  # read back, not asked for yet
+        self._unread: Iterator[dict[str, Any]] = iter(())  # what the journal held when opened
         self._stages: dict[str, dict[str, Any]] = {}
         self._n_rows = 0
         self._writer: LeaderboardWriter | None = None
@@ -131,13 +132,9 @@ class RunDirectory:
                 )
             with _closed_on_error(journal):
                 for event in events:
-                    try:
+                    with directory._understanding():
                         directory._replay(event)
-                    except (KeyError, TypeError, ValueError) as error:
-                        raise JournalError(
-                            f"{path / JOURNAL} holds an event that this version of cultivar does "
-                            f"not understand: {error!r}"
-                        ) from error
+                directory._unread = journal.events()
                 if not directory._begun:  # stopped before its first event
                     directory._begin()
         return directory
@@ -149,15 +146,23 @@ class RunDirectory:
 
     def _replay(self, event: dict[str, Any]) -> None:
         kind = event.get("type")
-        if kind == "result":
-            result = result_from_event(event)
-            self._results[result.key] = result
-        elif kind == "stage":
+        if kind == "stage":
             self._stages[event["stage"]] = _without_rows(event)
             self._n_rows += len(event["rows"])
         elif kind == "run":
             self._begun = True
             self.notes += compare(self.path / CONFIG, event, self.config)
+
+    @contextlib.contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """Name the journal where an event of it is not what it should be."""
+        try:
+            yield
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"{self.path / JOURNAL} holds an event that this version of cultivar does not "
+                f"understand: {error!r}"
+            ) from error
 
     def open_leaderboard(self, columns: Columns) -> None:
         """Write the leaderboard of all finished stages, and keep it open for more."""
@@ -182,13 +187,31 @@ class RunDirectory:
         """Read the leaderboard rows of a finished stage, or of all, back from the journal."""
         for event in read_journal(self.path / JOURNAL):
             if event.get("type") == "stage" and stage in (None, event["stage"]):
-                yield from (row_from_event(row) for row in event["rows"])
+                with self._understanding():
+                    rows = [row_from_event(row) for row in event["rows"]]
+                yield from rows
                 if stage is not None:
                     return
 
     def recorded(self, key: tuple[str, int, int]) -> Result | None:
-        """Return the recorded result of a plan, and forget it here; None where there is none."""
-        return self._results.pop(key, None)
+        """Return the recorded result of a plan, and forget it here; None where there is none.
+
+        The journal is read on until the result is found. Plans are asked for in the order in which
+        generations were recorded, so that the results of one generation are in memory, not those
+        of all.
+
+        Raises:
+            JournalError: It holds something else than a result.
+        """
+        while key not in self._results:
+            event = next(self._unread, None)
+            if event is None:
+                return None
+            if event.get("type") == "result":
+                with self._understanding():
+                    result = result_from_event(event)
+                self._results[result.key] = result
+        return self._results.pop(key)
 
     def record(self, results: Sequence[Result]) -> None:
         """Write results to the journal; they are on disk when this returns."""
@@ -237,6 +260,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Close all files and let others in."""
+        self._unread = iter(())  # lets go of the journal
         with contextlib.ExitStack() as files:
             files.callback(self._lock.close)
             files.callback(self._journal.close)

@@ -105,7 +105,11 @@ class Journal:
             if end == _START:  # the process died while it wrote the first line
                 journal._write(_HEADER, _AFTER_HEADER)
             closed_on_error.pop_all()
-        return journal, _events(path, journal._end.offset)
+        return journal, journal.events()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Return the events that the journal holds by now, read as they are asked for."""
+        return _events(self.path, self._end.offset)
 
     def append(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Write events to disk; they are there, or none is, when this returns or raises.

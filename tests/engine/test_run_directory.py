@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine import run_directory
 from engine.config import DispatchConfig, RunConfig
 from engine.config_file import dump_config, load_config
 from engine.errors import RunDirectoryError
 from engine.layout import pack_path
+from engine.records import result_from_event
 from engine.run_directory import RunDirectory
 from engine.strict_yaml import parse_yaml, write_yaml
+from populations.errors import JournalError
 from populations.genome import Genome, Lineage
 from populations.journal import Journal, read_journal
 from populations.leaderboard import Columns, Row, load_leaderboard
@@ -65,6 +69,44 @@ def test_results_come_back_once_after_reopening(tmp_path, config, genome) -> Non
         failed = directory.recorded(("children", 1, 1))
         assert failed == Result("children", 1, 1, "failed", "no luck")
         assert directory.recorded(("children", 1, 0)) is None
+
+
+def test_results_are_read_back_when_their_generation_is_asked_for(
+    tmp_path, config, genome, monkeypatch
+) -> None:
+    n_generations, n_children = 3, 4
+    with RunDirectory.open(tmp_path / "run", config) as directory:
+        for generation in range(1, n_generations + 1):
+            results = [
+                replace(ok(index, genome), generation=generation) for index in range(n_children)
+            ]
+            directory.record(results[::-1])  # they arrive in any order
+            directory.finish_stage(f"generation-{generation}", tuple)
+    read = []
+    monkeypatch.setattr(
+        run_directory,
+        "result_from_event",
+        lambda event: read.append(event["generation"]) or result_from_event(event),
+    )
+    with RunDirectory.resume(tmp_path / "run") as directory:
+        for generation in range(1, n_generations + 1):
+            for index in range(n_children):
+                assert directory.recorded(("children", generation, index)) is not None
+                assert read == sorted([*range(1, generation + 1)] * n_children)
+        directory.record([ok(9, genome)])
+        assert directory.recorded(("children", 1, 9)) is None
+
+
+def test_a_damaged_result_is_told_when_it_is_asked_for(tmp_path, config) -> None:
+    RunDirectory.open(tmp_path / "run", config).close()
+    journal, _ = Journal.open(tmp_path / "run/journal.jsonl")
+    with journal:
+        journal.append([{"type": "result", "phase": "children"}])
+    with (
+        RunDirectory.resume(tmp_path / "run") as directory,
+        pytest.raises(JournalError, match=r"journal.jsonl holds an event that .*'generation'"),
+    ):
+        directory.recorded(("children", 1, 0))
 
 
 def test_a_stage_is_finished_once_with_its_rows(tmp_path, config) -> None:
