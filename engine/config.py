@@ -171,6 +171,10 @@ class DispatchConfig(Section):
     """Times that a single child may crash its worker or run out of time before it has failed."""
     loss_attempts: Count = 5
     """Times that a child's node may be lost before the child counts as lost."""
+    allow_insecure_cluster: bool = False
+    """Join a cluster that asks nobody for a token; only where nobody else can reach it."""
+    mixed_cpus: bool = False
+    """Join a cluster with several kinds of CPU, though the bytes then depend on who made what."""
 
 
 class RunConfig(Section):

@@ -58,6 +58,9 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
                 config.dispatch.workers,
                 plugin_modules(),
                 preload=("engine.breeding",),
+                allow_insecure=config.dispatch.allow_insecure_cluster,
+                mixed_cpus=config.dispatch.mixed_cpus,
+                tell=progress.note,
             ) as executor,
             stop_on_signals(progress.note) as stop,
         ):

@@ -24,6 +24,11 @@ TOP = 10
 @click.option("--seed", type=int, help="Overrides the setting seed.")
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
 @click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option(
+    "--allow-insecure-cluster",
+    is_flag=True,
+    help="Join a Ray cluster that asks nobody for a token.",
+)
 @click.option("--plugin", "plugins", multiple=True, help="Python file with operators of your own.")
 @click.option("--operator", "operators", multiple=True, help="Breed with this operator alone.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any setting.")
@@ -39,6 +44,7 @@ def evolve(
     seed: int | None,
     workers: int | None,
     address: str | None,
+    allow_insecure_cluster: bool,
     plugins: tuple[str, ...],
     operators: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -63,7 +69,9 @@ def evolve(
             )
         recipes = [{"operator": name} for name in operators]
         settings.append(f"evolution.recipes={json.dumps(recipes)}")
-    config = load_config(preset_or_file, settings + _dispatch(workers, address))
+    config = load_config(
+        preset_or_file, settings + _dispatch(workers, address, allow_insecure_cluster)
+    )
     # A run can be resumed from another folder, and its plug-ins are needed then.
     found = tuple(str(Path(plugin).resolve()) for plugin in config.plugins)
     config = config.model_copy(update={"plugins": found})
@@ -77,17 +85,32 @@ def evolve(
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
 @click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option(
+    "--allow-insecure-cluster",
+    is_flag=True,
+    help="Join a Ray cluster that asks nobody for a token.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
-def resume(run_dir: Path, workers: int | None, address: str | None, quiet: bool) -> None:
+def resume(
+    run_dir: Path,
+    workers: int | None,
+    address: str | None,
+    allow_insecure_cluster: bool,
+    quiet: bool,
+) -> None:
     """Go on with a run that was stopped; it ends as if it had not been."""
     if not (run_dir / CONFIG).is_file():
         raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {CONFIG}")
-    config = load_config(str(run_dir / CONFIG), _dispatch(workers, address))
+    config = load_config(str(run_dir / CONFIG), _dispatch(workers, address, allow_insecure_cluster))
     _launch(config, run_dir, quiet)
 
 
-def _dispatch(workers: int | None, address: str | None) -> list[str]:
-    given = {"workers": workers, "address": address}
+def _dispatch(workers: int | None, address: str | None, allow_insecure: bool) -> list[str]:
+    given = {
+        "workers": workers,
+        "address": address,
+        "allow_insecure_cluster": "true" if allow_insecure else None,
+    }
     return [f"dispatch.{name}={value}" for name, value in given.items() if value is not None]
 
 

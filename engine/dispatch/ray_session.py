@@ -6,18 +6,16 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.dispatch.handshake import show_token
 from engine.errors import DispatchError
 
 OBJECT_STORE_BYTES = 200 * 2**20
-CONNECT_TIMEOUT_S = 3.0
 # Ray keeps sockets below its folder, and an AF_UNIX path holds 107 bytes.
 LONGEST_FOLDER = 43
 PREFIX = "cv-"
@@ -72,36 +70,43 @@ def local_session(n_workers: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined_session(address: str) -> Iterator[None]:
+def joined_session(address: str, allow_insecure: bool = False) -> Iterator[None]:
     """Be connected to a running cluster while the block runs.
 
     Args:
         address: ``auto`` for a cluster that this machine belongs to, or ``host:port``.
+        allow_insecure: Whether a cluster may be joined that asks nobody for a token.
 
     Raises:
-        DispatchError: There is no cluster, or it does not let us in.
+        DispatchError: There is no cluster, or it does not let us in, or it lets everyone in.
     """
     if address == "auto":
         address = _address_of_this_machine()
-    _knock(address)
-    settings = {"OMP_NUM_THREADS": "1"}
-    if _has_token():
-        settings["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
+    # A cluster that asks for no token must not be sent ours either.
+    mode = "token" if show_token(address, allow_insecure) else "disabled"
+    settings = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": mode}
     with _environment(settings):
         import ray
 
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise DispatchError(
-                f"the Ray cluster at {address} did not let us in: {error}; check its token "
-                "(RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH), and that a Ray node runs on this "
-                f"machine (ray start --address={address} --num-cpus=0)"
-            ) from error
+            raise DispatchError(_why_not(address, error)) from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _why_not(address: str, error: Exception) -> str:
+    """Return in a sentence why a cluster that takes our token, or needs none, is not joined."""
+    text = " ".join(str(error).split())
+    if "Version mismatch" in text:
+        return f"the Ray cluster at {address} needs the same Python and Ray as here: {text}"
+    return (
+        f"the Ray cluster at {address} did not let us in: {text}; check that a Ray node runs on "
+        f"this machine (ray start --address={address} --num-cpus=0)"
+    )
 
 
 def _address_of_this_machine() -> str:
@@ -117,28 +122,6 @@ def _address_of_this_machine() -> str:
             "or leave --address out for a private local one"
         )
     return address
-
-
-def _knock(address: str) -> None:
-    """Fail within seconds where nobody listens; Ray itself would try for a minute."""
-    match = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:\[\]/]+):(?P<port>\d{1,5})", address)
-    if match is None or not 0 < int(match["port"]) < 2**16:
-        raise DispatchError(f"--address must be local, auto or HOST:PORT, not {address!r}")
-    host = match["host"].strip("[]")
-    try:
-        socket.create_connection((host, int(match["port"])), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise DispatchError(
-            f"no Ray cluster answers at {address}: {error.strerror or error}"
-        ) from error
-
-
-def _has_token() -> bool:
-    return bool(
-        os.environ.get("RAY_AUTH_TOKEN")
-        or os.environ.get("RAY_AUTH_TOKEN_PATH")
-        or (Path.home() / ".ray/auth_token").exists()
-    )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,10 @@ def executor_of(
     n_workers: int | None,
     plugins: Sequence[ModuleType] = (),
     preload: Sequence[str] = (),
+    *,
+    allow_insecure: bool = False,
+    mixed_cpus: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Executor]:
     """Yield an executor; what it needs is started before the block and ended after it.
 
@@ -31,17 +35,25 @@ def executor_of(
             every core.
         plugins: Modules whose classes are sent to the workers by value.
         preload: Names of modules that workers import while the driver still prepares the work.
+        allow_insecure: Whether a cluster may be joined that asks nobody for a token.
+        mixed_cpus: Whether its CPUs may be of another kind than this machine's.
+        tell: Called with what is worth knowing about a cluster.
 
     Raises:
-        DispatchError: Ray cannot be started or joined.
+        DispatchError: Ray cannot be started or joined, or a node would not do the work as this
+            machine would.
     """
     if n_workers == 0:
         yield SerialExecutor(limits)
         return
-    with local_session(n_workers) if address == "local" else joined_session(address):
+    is_local = address == "local"
+    with local_session(n_workers) if is_local else joined_session(address, allow_insecure):
         # Ray reads its settings when it is imported, which the session has prepared.
+        from engine.dispatch.nodes import check_nodes
         from engine.dispatch.ray_executor import RayExecutor
 
+        if not is_local:
+            check_nodes(allow_insecure, mixed_cpus, tell)
         executor = RayExecutor(limits, plugins, preload)
         try:
             yield executor

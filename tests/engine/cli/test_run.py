@@ -99,6 +99,16 @@ def test_a_resumed_run_keeps_its_settings_but_for_the_workers(launches, tmp_path
     assert config.dispatch.workers == 0
 
 
+def test_an_open_cluster_is_joined_by_a_word_of_its_own(launches) -> None:
+    assert invoke(run.evolve, "smoke", "--address", "head:6379").exit_code == 0
+    options = ("smoke", "--address", "head:6379", "--allow-insecure-cluster")
+    assert invoke(run.evolve, *options).exit_code == 0
+    (careful, _), (trusting, _) = launches
+    assert not careful.dispatch.allow_insecure_cluster
+    assert trusting.dispatch.allow_insecure_cluster
+    assert careful.identity() == trusting.identity()
+
+
 def test_the_champion_is_compared_with_the_best_teacher(launches) -> None:
     output = invoke(run.evolve, "smoke").output
     assert output.splitlines()[:3] == [

@@ -1,0 +1,171 @@
+"""Before Ray joins a cluster we know whether it wants a token, and whether it takes ours."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.dispatch import handshake
+from engine.dispatch.handshake import own_token, show_token
+from engine.errors import DispatchError
+
+TOKEN = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """Return the home of a user without a token."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_USE_TLS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ray").mkdir()
+    return tmp_path
+
+
+def serve(settings: dict[str, str], folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start the one process of Ray that is asked, without the rest of a cluster."""
+    # Ray itself must not be imported here: it would remember the environment of this moment.
+    spec = importlib.util.find_spec("ray")
+    assert spec is not None
+    assert spec.origin is not None
+    server = Path(spec.origin).parent / "core/src/ray/gcs/gcs_server"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    process = subprocess.Popen(
+        [
+            str(server),
+            f"--log_dir={folder}",
+            f"--config_list={base64.b64encode(b'{}').decode()}",
+            f"--gcs_server_port={port}",
+            "--metrics-agent-port=0",
+            "--node-ip-address=127.0.0.1",
+            "--session-name=test",
+            f"--session-dir={folder}",
+            f"--node-id={'ab' * 28}",
+        ],
+        env=environment | settings | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(300):
+        with socket.socket() as trial:
+            if trial.connect_ex(("127.0.0.1", port)) == 0:
+                return process, f"127.0.0.1:{port}"
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    raise AssertionError(f"Ray does not listen at {port}")
+
+
+@pytest.fixture(scope="module", params=["closed", "open"])
+def server(request, tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """Return the kind and the address of a cluster that wants a token, and of one that does not."""
+    folder = tmp_path_factory.mktemp("gcs")
+    closed = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    process, address = serve(closed if request.param == "closed" else {}, folder)
+    yield request.param, address
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("given", ["environment", "named file", "file of the home"])
+def test_our_token_is_shown_where_one_is_asked_for(server, home, monkeypatch, given) -> None:
+    kind, address = server
+    if given == "environment":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    elif given == "named file":
+        (home / "token").write_text(f"{TOKEN}\n", encoding="utf-8")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "token"))
+    else:
+        (home / ".ray/auth_token").write_text(TOKEN, encoding="utf-8")
+    # A cluster that asks for none would get it in clear, and make nothing of it.
+    assert show_token(address, allow_insecure=True) == (kind == "closed")
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_open_to_everyone_is_refused(server, home, monkeypatch) -> None:
+    kind, address = server
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    if kind == "closed":
+        assert show_token(address, allow_insecure=False)
+        return
+    message = f"cluster at {address} asks for no token.*RAY_AUTH_MODE=token.*--allow-insecure-clus"
+    with pytest.raises(DispatchError, match=message):
+        show_token(address, allow_insecure=False)
+
+
+@pytest.mark.ray
+def test_a_missing_or_wrong_token_is_told_at_once(server, home) -> None:
+    kind, address = server
+    if kind == "open":
+        assert not show_token(address, allow_insecure=True)
+        return
+    message = f"cluster at {address} asks for a token, and this account has none: copy .*auth_token"
+    with pytest.raises(DispatchError, match=message):
+        show_token(address, allow_insecure=True)
+    for token in ("f" * 64, "long" * 1000):  # the second has a length of several bytes
+        (home / ".ray/auth_token").write_text(token, encoding="utf-8")
+        with pytest.raises(DispatchError, match=r"does not take the token of .*/\.ray/auth_token"):
+            show_token(address, allow_insecure=True)
+
+
+def test_a_named_token_that_is_not_there_is_an_error(home, monkeypatch) -> None:
+    assert own_token() is None
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "nothing"))
+    with pytest.raises(DispatchError, match=r"token of Ray in .*/nothing cannot be read: "):
+        own_token()
+
+
+@pytest.mark.parametrize("banner", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"grpc-status"])
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_another_service_is_told_from_a_cluster(home, monkeypatch, banner, hangs_up) -> None:
+    monkeypatch.setattr(handshake, "ANSWER_TIMEOUT_S", 0.2)
+    done = threading.Event()
+
+    def greet() -> None:
+        for turn in range(2):  # the knock, and the question
+            connection = listener.accept()[0]
+            with connection:
+                if turn:
+                    connection.sendall(banner)
+                    if not hangs_up:
+                        done.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=greet)
+        thread.start()
+        port = listener.getsockname()[1]
+        with pytest.raises(DispatchError, match=f"at 127.0.0.1:{port} does not answer like a Ray"):
+            show_token(f"127.0.0.1:{port}", allow_insecure=True)
+        done.set()
+        thread.join()
+
+
+def test_with_tls_the_nodes_are_left_to_tell(home, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert not show_token(address, allow_insecure=False)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        assert show_token(address, allow_insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("length", "written"),
+    # The first and the last number of RFC 7541, section C.1, with a prefix of 7 bits.
+    [(10, b"\x0a"), (126, b"\x7e"), (127, b"\x7f\x00"), (1337, b"\x7f\xba\x09")],
+)
+def test_lengths_are_written_as_the_standard_says(length, written) -> None:
+    assert handshake._string(b"x" * length) == written + b"x" * length
