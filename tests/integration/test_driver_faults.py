@@ -117,7 +117,10 @@ def command(*arguments):
     if pid == 0:
         descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 2)
-        main(list(map(str, arguments)))
+        try:
+            main(list(map(str, arguments)))
+        except SystemExit as end:
+            os._exit(end.code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return code, errors.read_text()
 
