@@ -64,6 +64,7 @@ COMMANDS = {
     "presets": "engine.cli.settings",
     "settings": "engine.cli.settings",
     "operators": "engine.cli.operators",
+    "doctor": "engine.cli.doctor",
     "distill": "engine.cli.stages.distillation",
     "compare-distillation-modes": "engine.cli.stages.distillation",
     "validate-distillation": "engine.cli.stages.distillation_validation",
