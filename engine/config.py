@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from engine.config_base import Count, CountOrZero, Positive, Section, Share
+from engine.config_base import Count, CountOrZero, Positive, PositiveOrZero, Section, Share
 from engine.config_evolution import (
     BanditConfig,
     EvolutionConfig,
@@ -171,6 +171,8 @@ class DispatchConfig(Section):
     """Times that a single child may crash its worker or run out of time before it has failed."""
     loss_attempts: Count = 5
     """Times that a child's node may be lost before the child counts as lost."""
+    speculation: PositiveOrZero = 3.0
+    """A batch that takes so many times as long as usual is started a second time; 0: never."""
     allow_insecure_cluster: bool = False
     """Join a cluster that asks nobody for a token; only where nobody else can reach it."""
     mixed_cpus: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from populations.genome import Genome
@@ -82,6 +82,11 @@ class Limits(Protocol):
         """Seconds for one batch."""
         ...
 
+    @property
+    def speculation(self) -> float:
+        """Times the usual duration after which a batch is started a second time; 0: never."""
+        ...
+
 
 @dataclass(frozen=True)
 class Batch(Generic[PlanT]):
@@ -92,12 +97,19 @@ class Batch(Generic[PlanT]):
         genomes: Genomes by id.
         attempts: How often the batch was dispatched and failed; the fault may be its own.
         losses: How often the machine under it was lost; never its own fault.
+        copies: How often it was started beside itself, because it took so long.
     """
 
     plans: tuple[PlanT, ...]
     genomes: Mapping[str, Genome]
     attempts: int = 0
     losses: int = 0
+    copies: int = 0
+
+    @property
+    def failures(self) -> int:
+        """How often it was dispatched and gave no results."""
+        return self.attempts + self.losses + self.copies
 
     @classmethod
     def of(cls, plans: Sequence[PlanT], genomes: Mapping[str, Genome]) -> Batch[PlanT]:
@@ -114,8 +126,30 @@ class Batch(Generic[PlanT]):
 
     def abandoned(self, status: Literal["failed", "lost"], reason: str) -> list[Any]:
         """Return a result for each plan that says why there is none."""
-        attempts = self.attempts + self.losses
-        return [plan.abandoned(status, reason, attempts) for plan in self.plans]
+        return [plan.abandoned(status, reason, self.failures) for plan in self.plans]
+
+
+def after_loss(
+    batch: Batch[PlanT], reason: str, loss_attempts: int
+) -> tuple[list[Batch[PlanT]], list[Any]]:
+    """Decide what becomes of a batch whose machine was lost; see ``after_failure``."""
+    lost = replace(batch, losses=batch.losses + 1)
+    if lost.losses < loss_attempts:
+        return [lost], []
+    return [], lost.abandoned("lost", f"{reason} {lost.losses} times")
+
+
+def after_silence(
+    batch: Batch[PlanT], reason: str, loss_attempts: int
+) -> tuple[list[Batch[PlanT]], list[Any]]:
+    """Decide what becomes of a batch that never answered; see ``after_failure``.
+
+    Nobody knows whether its machine is gone or one of its plans keeps the worker from ending
+    itself: it is halved as if a plan were to blame, and a single plan counts as lost.
+    """
+    if len(batch.plans) > 1:
+        return list(batch.halves()), []
+    return after_loss(batch, reason, loss_attempts)
 
 
 def after_failure(
@@ -130,7 +164,7 @@ def after_failure(
     """
     if len(batch.plans) > 1:
         return list(batch.halves()), []
-    failed = Batch(batch.plans, batch.genomes, batch.attempts + 1, batch.losses)
+    failed = replace(batch, attempts=batch.attempts + 1)
     if failed.attempts < attempts:
         return [failed], []
     return [], failed.abandoned("failed", reason)

@@ -21,6 +21,7 @@ from typing import Any
 import ray
 from ray import exceptions
 from ray.cloudpickle import register_pickle_by_value
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
 from engine.dispatch.deadline import deadline
@@ -31,11 +32,12 @@ from engine.dispatch.executor import (
     PlanT,
     ResultT,
     after_failure,
+    after_loss,
+    after_silence,
 )
+from engine.dispatch.speculation import Flight
 from populations.genome import Genome
 
-# Share of batches that wait at the workers beyond the number of slots, so that none runs dry.
-SURPLUS = 0.1
 SLOTS_EVERY_S = 2.0
 POLL_S = 0.25
 # The driver steps in where a worker cannot even end itself; a batch may have waited for another.
@@ -68,6 +70,7 @@ class RayExecutor:
         self._task: Any = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
+        self._n_late = 0
         task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
         self._warm_up = [task.remote(tuple(preload)) for _ in range(self.n_workers)]
         for module in plugins:
@@ -92,31 +95,33 @@ class RayExecutor:
         """Yield the results of each batch as it finishes; see ``Executor``."""
         shared = self._share(context)
         queue = deque(batches)
-        flight: dict[ray.ObjectRef[Any], tuple[Batch[PlanT], float]] = {}
+        flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(self._limits.speculation)
         while flight or (queue and not stop.is_set()):
-            window = self.n_workers + max(1, round(self.n_workers * SURPLUS))
-            while queue and len(flight) < window and not stop.is_set():
+            while queue and flight.has_room(self.n_workers) and not stop.is_set():
                 batch = queue.popleft()
                 try:
-                    reference = self._task.remote(
-                        shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
-                    )
+                    flight.add(self._dispatch(shared, batch), batch)
                 except UNSENDABLE as error:
                     again, results = self._after_refusal(batch, error)
                     queue.extendleft(reversed(again))
                     if results:
                         yield results
-                    continue
-                flight[reference] = (batch, time.monotonic())
-            self._cancel_overdue(flight)
-            waiting = list(flight)
+            self._n_late += flight.look_for_late()
+            if not queue and not stop.is_set():
+                self._copy_late(shared, flight)
+            again, results = self._give_up_overdue(flight)
+            queue.extendleft(reversed(again))
+            if results:
+                yield results
+            waiting = flight.references()
             if not waiting:
-                continue  # all of it was refused
+                continue  # all of it was refused or given up
             if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
                 continue
             for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
-                batch, _ = flight.pop(reference)
-                again, results = self._collect(reference, batch)
+                if reference not in flight:
+                    continue  # its twin was faster
+                again, results = self._collect(reference, flight)
                 queue.extendleft(reversed(again))
                 if results:
                     yield results
@@ -127,23 +132,55 @@ class RayExecutor:
             self._context = (context, ray.put(context))
         return self._context[1]
 
+    def _dispatch(
+        self, shared: ray.ObjectRef[Any], batch: Batch[PlanT], node: str | None = None
+    ) -> ray.ObjectRef[Any]:
+        """Hand a batch to Ray, if need be with a node that it should rather run on."""
+        options: dict[str, Any] = {}
+        if self._n_late:
+            # Tasks that ask for the same may queue behind what Ray asked of a lost machine.
+            options["memory"] = self._n_late
+        if node is not None:
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        task = self._task.options(**options) if options else self._task
+        reference: ray.ObjectRef[Any] = task.remote(
+            shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
+        )
+        return reference
+
+    def _copy_late(
+        self, shared: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
+    ) -> None:
+        """Start once more what takes too long, as far as there are idle slots."""
+        while found := flight.to_copy(self.n_workers):
+            original, batch, node = found
+            flight.add_copy(self._dispatch(shared, batch, node), original, node)
+
     def _collect(
-        self, reference: ray.ObjectRef[Any], batch: Batch[PlanT]
+        self, reference: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
         """Return batches to dispatch again, and results to report."""
+        batch = flight.batch(reference)
         attempts = self._limits.attempts
         try:
-            results, node = ray.get(reference)
+            results, node, node_id = ray.get(reference)
         except LOST as error:
-            return self._after_loss(batch, f"{type(error).__name__}: the node was lost")
+            reason = f"{type(error).__name__}: the node was lost"
+            decision = after_loss(batch, reason, self._limits.loss_attempts)
         except exceptions.RayTaskError as error:  # before the next: it may be of both classes
             cause = error.cause if isinstance(error.cause, BaseException) else error
             reason = str(cause).partition("\n")[0]  # Ray appends the worker's traceback
-            return after_failure(batch, f"{type(cause).__name__}: {reason}", attempts)
+            decision = after_failure(batch, f"{type(cause).__name__}: {reason}", attempts)
         except CRASHED as error:
-            return after_failure(batch, f"{type(error).__name__}: the worker died", attempts)
-        tries = 1 + batch.attempts + batch.losses
-        return [], [replace(result, node=node, attempts=tries) for result in results]
+            reason = f"{type(error).__name__}: the worker died"
+            decision = after_failure(batch, reason, attempts)
+        else:
+            twin = flight.answered(reference, node_id)
+            if twin is not None:
+                ray.cancel(twin, force=True)
+            tries = 1 + batch.failures
+            return [], [replace(result, node=node, attempts=tries) for result in results]
+        return decision if flight.failed(reference) else ([], [])
 
     def _after_refusal(
         self, batch: Batch[PlanT], error: Exception
@@ -152,19 +189,21 @@ class RayExecutor:
         reason = error.__cause__ or error  # Ray wraps it in a page of advice
         return after_failure(batch, f"it cannot be sent to a worker: {reason}", attempts=1)
 
-    def _after_loss(self, batch: Batch[PlanT], reason: str) -> tuple[list[Batch[PlanT]], list[Any]]:
-        lost = replace(batch, losses=batch.losses + 1)
-        if lost.losses < self._limits.loss_attempts:
-            return [lost], []
-        return [], lost.abandoned("lost", f"{reason} {lost.losses} times")
-
-    def _cancel_overdue(self, flight: dict[ray.ObjectRef[Any], tuple[Batch[PlanT], float]]) -> None:
-        """Cancel batches whose own worker did not end them; they come back as lost."""
-        limit = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
-        for reference, (batch, started) in list(flight.items()):
-            if time.monotonic() - started > limit:
-                flight[reference] = (batch, time.monotonic())
-                ray.cancel(reference, force=True)
+    def _give_up_overdue(
+        self, flight: Flight[PlanT, ray.ObjectRef[Any]]
+    ) -> tuple[list[Batch[PlanT]], list[Any]]:
+        """Cancel batches whose own worker did not end them, without waiting for a reply."""
+        again, results = [], []
+        limit_s = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
+        for reference in flight.overdue(limit_s):
+            batch = flight.batch(reference)
+            ray.cancel(reference, force=True)
+            if flight.failed(reference):
+                reason = f"no answer within {limit_s:g} s"
+                batches, lost = after_silence(batch, reason, self._limits.loss_attempts)
+                again += batches
+                results += lost
+        return again, results
 
     def close(self) -> None:
         """Drop what this executor holds in the object store; the session is closed elsewhere."""
@@ -187,8 +226,8 @@ def run_batch(
     plans: Sequence[PlanT],
     genomes: Mapping[str, Genome],
     timeout_s: float,
-) -> tuple[list[ResultT], str]:
-    """Carry out a batch in a worker, and return its results and what the node is called.
+) -> tuple[list[ResultT], str, str]:
+    """Carry out a batch in a worker, and return its results, and the node's name and Ray's id.
 
     The time limit counts here and not in the driver, where it would count the time in the queue:
     SIGALRM raises in Python code, and if the batch is stuck in native code, faulthandler's own
@@ -200,11 +239,17 @@ def run_batch(
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
         with deadline(timeout_s), threadpool_limits(1):
-            return context.work(plans, genomes), node_name()
+            return context.work(plans, genomes), node_name(), node_id()
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
 def node_name() -> str:
     """Return the name of this host and the beginning of Ray's id: nodes may share a host."""
-    return f"{socket.gethostname()}/{ray.get_runtime_context().get_node_id()[:8]}"
+    return f"{socket.gethostname()}/{node_id()[:8]}"
+
+
+def node_id() -> str:
+    """Return Ray's id of this node."""
+    found: str = ray.get_runtime_context().get_node_id()
+    return found

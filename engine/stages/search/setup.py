@@ -43,6 +43,7 @@ class Workers:
         attempts: Times that a single child may crash its worker or run out of time.
         loss_attempts: Times that the machine under a child may be lost.
         task_timeout_s: Seconds for one batch of children.
+        speculation: Times the usual duration after which a batch is started a second time.
     """
 
     n_workers: int = 1
@@ -50,6 +51,7 @@ class Workers:
     attempts: int = 2
     loss_attempts: int = 5
     task_timeout_s: float = 3600.0
+    speculation: float = 3.0
 
     @contextlib.contextmanager
     def start(self, tell: Callable[[str], None]) -> Iterator[tuple[Executor, threading.Event]]:

@@ -1,0 +1,171 @@
+"""What is in flight, which of it is late, and where a late batch is started once more.
+
+A silent machine is noticed by Ray after a minute, and its tasks fail after seven; a machine that
+is merely slow is never noticed. So a batch that takes much longer than the others is started a
+second time, on a node that has answered since. Both copies give the same results: the first answer
+counts. Knows nothing of Ray: a reference is whatever stands for a dispatched batch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from engine.dispatch.executor import Batch, PlanT
+
+ReferenceT = TypeVar("ReferenceT", bound=Hashable)
+
+# Share of batches that wait at the workers beyond the number of slots, so that none runs dry.
+SURPLUS = 0.1
+# A batch is never late before this: a second copy costs a worker process, which takes seconds.
+MINIMUM_S = 5.0
+# Finished batches that it takes to tell what is usual.
+SAMPLES = 3
+# The usual is that of the last batches, and looked at not more often than this.
+KEPT = 200
+LOOK_EVERY_S = 0.2
+
+
+@dataclass(eq=False)
+class _Attempt(Generic[PlanT, ReferenceT]):
+    """One dispatch that has not answered.
+
+    Attributes:
+        batch: What was sent.
+        started: When.
+        is_late: Whether it has taken much longer than the others.
+        node: Where it was asked to run.
+        twin: The other dispatch of the same batch, while that has not answered either.
+    """
+
+    batch: Batch[PlanT]
+    started: float
+    is_late: bool = False
+    node: str | None = None
+    twin: ReferenceT | None = None
+
+
+class Flight(Generic[PlanT, ReferenceT]):
+    """The dispatches of one phase that have not answered, oldest first.
+
+    Args:
+        factor: A batch is late once it takes so many times the median of those that finished,
+            per plan; 0: none ever is.
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, factor: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._factor = factor
+        self._clock = clock
+        self._attempts: dict[ReferenceT, _Attempt[PlanT, ReferenceT]] = {}
+        self._durations: deque[float] = deque(maxlen=KEPT)  # seconds per plan
+        self._answered: dict[str, float] = {}  # when a node answered last
+        self._n_late = 0
+        self._look_at = 0.0
+
+    def __len__(self) -> int:
+        """Return the number of dispatches, second copies included."""
+        return len(self._attempts)
+
+    def __contains__(self, reference: object) -> bool:
+        """Return whether a dispatch has neither answered nor been given up."""
+        return reference in self._attempts
+
+    def references(self) -> list[ReferenceT]:
+        """Return what is in flight."""
+        return list(self._attempts)
+
+    def add(self, reference: ReferenceT, batch: Batch[PlanT]) -> None:
+        """Note that a batch was dispatched."""
+        self._attempts[reference] = _Attempt(batch, self._clock())
+
+    def has_room(self, n_workers: int) -> bool:
+        """Return whether another batch may be dispatched.
+
+        Late ones do not count, or else those on a lost machine would fill the window; but no more
+        of them than there are workers, or else a slow phase would be dispatched all at once.
+        """
+        window = n_workers + max(1, round(n_workers * SURPLUS))
+        return len(self) - min(self._n_late, n_workers) < window
+
+    def look_for_late(self) -> int:
+        """Mark what takes too long by now, and return how many more there are."""
+        now = self._clock()
+        if self._factor == 0 or len(self._durations) < SAMPLES or now < self._look_at:
+            return 0
+        self._look_at = now + LOOK_EVERY_S
+        usual = statistics.median(self._durations)
+        before = self._n_late
+        for attempt in self._attempts.values():
+            limit = max(MINIMUM_S, self._factor * usual * len(attempt.batch.plans))
+            if not attempt.is_late and now - attempt.started > limit:
+                attempt.is_late = True
+                self._n_late += 1
+        return self._n_late - before
+
+    def to_copy(self, n_workers: int) -> tuple[ReferenceT, Batch[PlanT], str | None] | None:
+        """Return the oldest late batch that may be started once more now.
+
+        There is never more than one copy of a batch, and none without a slot that would be idle.
+
+        Returns:
+            Its reference, the batch, and the node to prefer; None where there is no such batch.
+        """
+        if len(self) - self._n_late >= n_workers:
+            return None
+        for reference, attempt in self._attempts.items():
+            if attempt.is_late and attempt.batch.copies == 0:
+                return reference, attempt.batch, self._good_node(attempt.started)
+        return None
+
+    def add_copy(self, reference: ReferenceT, original: ReferenceT, node: str | None) -> None:
+        """Note that a batch was dispatched a second time."""
+        first = self._attempts[original]
+        first.batch = replace(first.batch, copies=first.batch.copies + 1)
+        first.twin = reference
+        self._attempts[reference] = _Attempt(first.batch, self._clock(), node=node, twin=original)
+
+    def answered(self, reference: ReferenceT, node: str) -> ReferenceT | None:
+        """Note that results came from a node, and return the twin, which is of no use any more."""
+        attempt = self._remove(reference)
+        now = self._clock()
+        self._durations.append((now - attempt.started) / len(attempt.batch.plans))
+        self._answered[node] = now
+        if attempt.twin is not None:
+            self._remove(attempt.twin)
+        return attempt.twin
+
+    def failed(self, reference: ReferenceT) -> bool:
+        """Note that a dispatch came to nothing, and return whether that was the last of its batch.
+
+        While its twin is in flight, nothing is known about the batch.
+        """
+        attempt = self._remove(reference)
+        if attempt.twin is None:
+            return True
+        self._attempts[attempt.twin].twin = None
+        return False
+
+    def batch(self, reference: ReferenceT) -> Batch[PlanT]:
+        """Return what was dispatched."""
+        return self._attempts[reference].batch
+
+    def overdue(self, limit_s: float) -> list[ReferenceT]:
+        """Return what was dispatched longer ago than that."""
+        now = self._clock()
+        return [r for r, attempt in self._attempts.items() if now - attempt.started > limit_s]
+
+    def _remove(self, reference: ReferenceT) -> _Attempt[PlanT, ReferenceT]:
+        attempt = self._attempts.pop(reference)
+        self._n_late -= attempt.is_late
+        return attempt
+
+    def _good_node(self, since: float) -> str | None:
+        """Return a node that has answered since, with few copies, or None."""
+        busy = [attempt.node for attempt in self._attempts.values()]
+        good = [(busy.count(node), -at, node) for node, at in self._answered.items() if at > since]
+        return min(good)[2] if good else None
