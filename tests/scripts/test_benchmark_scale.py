@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import benchmark_scale as scale
@@ -54,3 +55,13 @@ def test_a_replayed_run_asks_for_no_birth_and_changes_nothing(run) -> None:
 def test_parts_of_a_run_are_told_per_child() -> None:
     marks = [(0.0, 10.0, 100.0), (1.0, 12.0, 101.0), (3.0, 18.0, 105.0)]
     assert scale.tenths(marks, 500) == [[500, 2.0, 4.0, 101.0], [1000, 4.0, 12.0, 105.0]]
+
+
+def test_the_command_prints_and_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
+    arguments = ["--children", "20", "--per-generation", "10", "--json", str(tmp_path / "figures")]
+    monkeypatch.setattr("sys.argv", ["benchmark_scale.py", *arguments])
+    scale.main()
+    out = capsys.readouterr().out
+    assert out.startswith("20 children: ")
+    assert "  planning births" in out
+    assert json.loads((tmp_path / "figures").read_text())["children"] == 20
