@@ -23,7 +23,7 @@ from cluster_hosts import HEAD, PORT, Hosts, NotPermittedError, cluster  # noqa:
 
 # So much fine-tuning that a batch takes a second or two, which is what batches are for.
 SETTINGS = {
-    "finetune.steps": 8000,
+    "finetune.steps": 4000,
     "evolution.generations": 3,
     "evolution.children": 12,
     "evolution.batch_size": 2,
@@ -40,7 +40,7 @@ class MeetCrossover(CrossoverOperator):
         t = rng.uniform(0, 0.8)
         return {name: first[name] + t * (second[name] - first[name]) for name in first}
 """
-PATIENCE_S = 240
+PATIENCE_S = 600
 
 
 def arguments(disk: Path, run: str) -> list[str | Path]:
@@ -87,6 +87,9 @@ class Run:
     def hosts(self) -> set[str]:
         """Return the names of the hosts that children have come from so far."""
         return {row["node"].partition("/")[0] for row in self.children()}
+
+    def has_begun(self) -> bool:
+        return (self.directory / "leaderboard.csv").exists()
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
         """Wait for something to happen while the run goes on."""

@@ -1,0 +1,90 @@
+"""The page about clusters and the files that it speaks of, as far as one machine can check them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.cli.run import evolve, resume
+from engine.config_file import preset_names
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+CONFIGS = ROOT / "configs" / "cluster"
+RAY = re.findall(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)[0]
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> dict[str, dict[str, Any]]:
+    """Return the objects of the file for Kubernetes, by their kinds."""
+    text = (CONFIGS / "kuberay.yaml").read_text(encoding="utf-8")
+    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+def test_ray_takes_the_file_for_ray_up() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((CONFIGS / "ray-up.yaml").read_text(encoding="utf-8"))
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    assert prepared["max_workers"] == len(config["provider"]["worker_ips"])
+    for role in ("head", "worker"):
+        *_, start = config[f"{role}_start_ray_commands"]
+        assert "RAY_AUTH_MODE=token" in shlex.split(start)
+
+
+def test_all_files_give_the_same_limits_on_silence(kubernetes, system_config) -> None:
+    limits = json.loads(system_config)
+    config = yaml.safe_load((CONFIGS / "ray-up.yaml").read_text(encoding="utf-8"))
+    options = shlex.split(config["head_start_ray_commands"][-1])
+    (given,) = (option for option in options if option.startswith("--system-config="))
+    assert json.loads(given.partition("=")[2]) == limits
+    spec = kubernetes["RayJob"]["spec"]["rayClusterSpec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert {
+            name.removeprefix("RAY_"): int(value)
+            for name, value in variables.items()
+            if name.startswith("RAY_")
+        } == limits
+
+
+def test_kubernetes_gets_a_token_a_head_without_cpus_and_the_ray_that_is_installed(
+    kubernetes,
+) -> None:
+    assert sorted(kubernetes) == ["PersistentVolumeClaim", "RayJob"]
+    spec = kubernetes["RayJob"]["spec"]["rayClusterSpec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert spec["rayVersion"] == RAY
+    assert f"FROM rayproject/ray:{RAY}-py311\n" in PAGE
+    (volume,) = spec["headGroupSpec"]["template"]["spec"]["volumes"]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    assert claim == kubernetes["PersistentVolumeClaim"]["metadata"]["name"]
+
+
+def test_commands_of_the_page_and_the_files_have_options_that_exist(kubernetes) -> None:
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```$", PAGE, re.M | re.S))
+    text = "\n".join([blocks, kubernetes["RayJob"]["spec"]["entrypoint"]]).replace("\\\n", " ")
+    known = {
+        command.name: {option for parameter in command.params for option in parameter.opts}
+        for command in (evolve, resume)
+    }
+    found = re.findall(r"cultivar (evolve|resume)([^\n']*)", text)
+    assert len(found) >= 4
+    for command, options in found:
+        assert set(re.findall(r"--[a-z-]+", options)) <= known[command]
+
+
+def test_files_for_clusters_are_no_presets() -> None:
+    assert {path.name for path in CONFIGS.iterdir()} == {"kuberay.yaml", "ray-up.yaml"}
+    assert not {"cluster", "kuberay", "ray-up"} & set(preset_names())
+    assert "cluster/ray-up.yaml" in PAGE
+    assert "cluster/kuberay.yaml" in PAGE
