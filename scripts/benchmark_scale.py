@@ -32,11 +32,11 @@ from unittest import mock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from engine import evolution
 from engine.breeding import Context
 from engine.config import RunConfig
 from engine.dispatch.executor import Batch
 from engine.dispatch.serial import SerialExecutor
-from engine.evolution import evolve
 from engine.progress import SilentProgress
 from engine.run_directory import RunDirectory
 from populations.genome import Genome, Lineage
@@ -49,10 +49,14 @@ from populations.storage import save_weights
 HIDDEN = (32, 32)
 TEACHER = NetworkSpec((4,), (8,), 2)
 N_TEACHERS = 2
-START = "the loop itself, teachers, states"
+START = "the loop itself"
+ONCE = "teachers and states, once"
 WORKER = "the stand-in for workers"
 PICKLING = "pickling plans and results"
+NOT_PER_CHILD = (WORKER, ONCE)
 STAGES = {
+    (evolution, "prepare"): ONCE,
+    (evolution, "baseline_rows"): ONCE,
     (PopulationManager, "ask"): "planning births",
     (PopulationManager, "tell"): "taking in results",
     (PopulationManager, "finish_generation"): "survival, learning of recipes",
@@ -85,9 +89,9 @@ class StageClock:
             self._switch(outer)
 
     def driver(self) -> float:
-        """Return the seconds of all stages up to now, but for what workers would do."""
+        """Return the seconds of what the driver does per child, up to now."""
         self._switch(self._stage)
-        return sum(seconds for name, seconds in self.seconds.items() if name != WORKER)
+        return sum(s for name, s in self.seconds.items() if name not in NOT_PER_CHILD)
 
     def timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Return the function as a stage."""
@@ -243,7 +247,7 @@ def measure(
             )
         start = time.perf_counter()
         directory = RunDirectory.resume(run) if is_again else RunDirectory.open(run, config)
-        evolve(stack.enter_context(directory), StandIn(clock, config), meter)
+        evolution.evolve(stack.enter_context(directory), StandIn(clock, config), meter)
     driver, wall = clock.driver(), time.perf_counter() - start
     n_children = generations * per_generation
     n_bytes = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
@@ -296,7 +300,7 @@ def birth_seconds(folder: Path) -> float:
     """
     config = make_config(folder, 2, 64)
     with RunDirectory.open(folder / "births", config) as directory, threadpool_limits(1):
-        evolve(directory, SerialExecutor(config.dispatch), SilentProgress())
+        evolution.evolve(directory, SerialExecutor(config.dispatch), SilentProgress())
     rows = load_leaderboard([folder / "births"])
     born = rows[(rows["kind"] == "child") & rows["child"].notna()]
     return float(born["cpu_s"].median())
@@ -317,7 +321,7 @@ def report(found: Mapping[str, Any]) -> None:
         print(f"memory grew by {gained:.1f} bytes per child after the first part")
     print("\nCPU ms per child by stage")
     for name, milliseconds in found["stages_ms"].items():
-        note = " (not the driver's)" if name == WORKER else ""
+        note = " (not counted)" if name in NOT_PER_CHILD else ""
         print(f"  {name:<36} {milliseconds:.4f}{note}")
 
 
