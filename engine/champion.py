@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,14 @@ from populations.leaderboard import FILE_NAME as LEADERBOARD
 from populations.population import Member, Record
 from populations.storage import save_genome
 from populations.tensor_file import write_atomically
+
+TEXTS = ("genome", "kind")
+NUMBERS = (
+    *("generation", "fitness_holdout", "fitness_holdout_sem", "episodes_holdout"),
+    *("size_bytes", "parameters"),
+)
+"""What is told of a champion."""
+LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -34,13 +43,34 @@ def crowned(directory: RunDirectory) -> Champion | None:
     """Return the champion of a run that is finished and whose files are all there, or None."""
     path, generations = directory.path, directory.config.evolution.generations
     files = [path / CHAMPION, path / SUMMARY, path / LEADERBOARD, path / RECIPES]
-    files += [pack_path(path, generation) for generation in range(generations + 1)]
-    if directory.stage("champion") is None or not all(file.exists() for file in files):
+    packs = (pack_path(path, generation) for generation in range(generations + 1))
+    # One after the other: a configuration of somebody else may speak of billions of generations.
+    is_whole = all(file.exists() for file in itertools.chain(files, packs))
+    if directory.stage("champion") is None or not is_whole:
         return None
     if not directory.has_whole_leaderboard():
         return None
-    summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-    return Champion(path / CHAMPION, summary)
+    summary = _read_summary(path / SUMMARY)
+    return None if summary is None else Champion(path / CHAMPION, summary)
+
+
+def _read_summary(path: Path) -> dict[str, Any] | None:
+    """Return what ``champion.json`` says, or None where it is damaged and to be written again."""
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        fields = {name: summary[name] for name in (*TEXTS, *NUMBERS)}
+        teachers = [
+            (teacher["fitness_holdout"], teacher["size_bytes"]) for teacher in summary["teachers"]
+        ]
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return None
+    numbers = [*(fields[name] for name in NUMBERS), *itertools.chain(*teachers)]
+    is_whole = (
+        all(isinstance(fields[name], str) for name in TEXTS)
+        and all(isinstance(n, int | float) and abs(n) <= LARGEST for n in numbers)
+        and len(teachers) > 0
+    )
+    return summary if is_whole else None
 
 
 def crown(

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from engine.breeding import Context
 from engine.config import RunConfig
 from engine.errors import RunDirectoryError
-from engine.layout import STATES, teacher_path
+from engine.layout import JOURNAL, STATES, teacher_path
 from engine.learning.imitation import Lessons
+from engine.learning.npy_files import NPY_DAMAGE, read_npz
 from engine.learning.states import (
+    MIN_STATES,
     collect_states,
     load_states,
     split_states,
@@ -29,6 +31,7 @@ from engine.learning.teachers import Teacher, load_teachers, train_teachers
 from engine.playing.environments import TaskSpec, describe
 from engine.playing.evaluation import evaluate
 from engine.playing.policies import EnsemblePolicy, Policy, StackedPolicy
+from engine.record_checks import check_teachers, understood
 from engine.records import now, scores
 from engine.run_directory import RunDirectory
 from engine.seeding import Purpose, key
@@ -158,6 +161,8 @@ def _teachers(
 ) -> list[Teacher]:
     recorded = directory.stage("teachers")
     if recorded is not None:
+        with understood(directory.path / JOURNAL):
+            check_teachers(recorded["teachers"])
         return [_reload(directory.path, entry) for entry in recorded["teachers"]]
     if config.teachers.files:
         teachers = load_teachers(config.teachers.files, task, config.teachers.allow_unsafe_unpickle)
@@ -193,9 +198,7 @@ def _states(
     recorded = directory.stage("states")
     if recorded is not None:
         _check_hash(path, recorded["sha256"])
-        with np.load(path, allow_pickle=False) as file:
-            states: NDArray[np.float32] = file["states"]
-            return states
+        return _reread(path, teachers[0].spec.n_inputs)
     if config.states.file is not None:
         states = load_states(Path(config.states.file), teachers[0].spec.n_inputs)
     else:
@@ -204,6 +207,22 @@ def _states(
     np.savez_compressed(content, states=states)
     write_atomically(path, content.getvalue())
     directory.finish_stage("states", tuple, {"sha256": _sha256(path), "n_states": len(states)})
+    return states
+
+
+def _reread(path: Path, n_inputs: int) -> NDArray[np.float32]:
+    """Return the states that the run recorded; the run may be somebody else's."""
+    try:
+        states = read_npz(path, ("states",))["states"]
+        if states.dtype != np.float32 or states.ndim != 2 or states.shape[1] != n_inputs:
+            raise ValueError(f"an array of {states.dtype} of shape {states.shape}")
+        if len(states) < MIN_STATES or not np.isfinite(states).all():
+            raise ValueError(f"{len(states)} states, or not all of them finite")
+    except NPY_DAMAGE as error:
+        raise RunDirectoryError(
+            f"{path}: expected float32 states of shape (N, {n_inputs}), but the file is damaged "
+            f"({error}); start a new run"
+        ) from error
     return states
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -70,6 +71,9 @@ _CELLS: dict[str, Cell] = {
     "ok": "int",
 }
 """What columns hold that do not hold a number with a point."""
+MAY_BE_EMPTY = (
+    *("mean_improvement", "best_improvement", "mean_reward", "alpha", "beta", "expected_reward"),
+)
 
 
 def table_bytes(rows: Sequence[RecipeRow]) -> bytes:
@@ -96,13 +100,27 @@ def read_table(path: Path) -> list[RecipeRow]:
             rows = [
                 RecipeRow(**{name: _value(name, row[name]) for name in NAMES}) for row in reader
             ]
+        _check(rows)
     except FileNotFoundError:
         return []  # a run that has not come to its students yet, or of an earlier version
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError, csv.Error) as error:
         raise RunDirectoryError(
             f"{path} is damaged; delete it, and 'cultivar resume {path.parent}' writes it again"
         ) from error
     return rows
+
+
+def _check(rows: Sequence[RecipeRow]) -> None:
+    """Refuse what is missing or no number, as in a table that somebody else has made."""
+    for row in rows:
+        for name in NAMES:
+            value = getattr(row, name)
+            if value is None and name not in MAY_BE_EMPTY:
+                raise ValueError(f"{name} is missing")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}")
+        if not isinstance(row.operator_params, dict):
+            raise TypeError(f"operator_params is {row.operator_params!r:.40}")
 
 
 def _value(name: str, cell: str) -> Any:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.plain import plain
+from engine.record_checks import check_result, check_row
 from populations.leaderboard import Row
 from populations.plans import ChildPlan, FineTune, Kind, Result
 from populations.population import Member, Record
@@ -31,6 +32,7 @@ def result_to_event(result: Result) -> dict[str, Any]:
 def result_from_event(event: Mapping[str, Any]) -> Result:
     """Rebuild a result from :func:`result_to_event`."""
     fields = {name: event[name] for name in _RESULT}
+    check_result(fields)
     encoded = fields["genome"]
     if encoded is not None:
         fields["genome"] = genome_from_bytes(base64.b64decode(encoded))
@@ -150,6 +152,7 @@ def row_to_event(row: Row) -> dict[str, Any]:
 
 def row_from_event(event: Mapping[str, Any]) -> Row:
     """Rebuild a row from :func:`row_to_event`."""
+    check_row(event)
     return Row(**event)
 
 

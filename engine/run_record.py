@@ -18,6 +18,7 @@ from engine.config_evolution import each
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
 from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
+from engine.record_checks import check_teachers, understood
 from engine.records import birth_columns, record_of, result_from_event, row_from_event
 from populations.genome import Genome
 from populations.journal import read_journal
@@ -87,7 +88,7 @@ class RunRecord:
             raise RunDirectoryError(
                 f"{path} is missing; 'cultivar resume {self.path}' writes it again"
             ) from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RecursionError, TypeError, ValueError) as error:
             raise RunDirectoryError(
                 f"{path} is damaged; 'cultivar resume {self.path}' writes it again"
             ) from error
@@ -114,14 +115,17 @@ def read_run(path: Path) -> RunRecord:
     rows: list[Row] = []
     open_results: dict[tuple[str, int, int], dict[str, Any]] = {}
     for event in _events(path):
-        if event.get("type") == "stage":
-            rows += [row_from_event(row) for row in event.pop("rows")]
-            stages[event["stage"]] = event
-            # Results come before the stage that they belong to, and stages one after the other.
-            open_results.clear()
-        elif event.get("type") == "result" and event["phase"] in BIRTH_PHASES:
-            open_results[event["phase"], event["generation"], event["index"]] = event
-    pending = [_pending_row(config, event) for _, event in sorted(open_results.items())]
+        with understood(path / JOURNAL):
+            if event.get("type") == "stage":
+                rows += [row_from_event(row) for row in event.pop("rows")]
+                stages[event["stage"]] = event
+                check_teachers(event.get("teachers", ()))
+                # Results come before the stage that they belong to, and stages one after the other.
+                open_results.clear()
+            elif event.get("type") == "result" and event["phase"] in BIRTH_PHASES:
+                open_results[event["phase"], event["generation"], event["index"]] = event
+    with understood(path / JOURNAL):
+        pending = [_pending_row(config, event) for _, event in sorted(open_results.items())]
     return RunRecord(path, process, config, stages, rows, pending)
 
 
@@ -156,9 +160,10 @@ def find_genome(run: RunRecord, row: Row) -> Genome:
     for event in _events(run.path):
         if (
             event.get("type") == "result"
-            and (event["phase"], event["generation"], event["index"]) == key
+            and (event.get("phase"), event.get("generation"), event.get("index")) == key
         ):
-            genome = result_from_event(event).genome
+            with understood(run.path / JOURNAL):
+                genome = result_from_event(event).genome
             if genome is not None and genome.id == row.genome:
                 return genome
     raise RunDirectoryError(f"{run.path / JOURNAL} does not hold the genome {row.genome}")

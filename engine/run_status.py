@@ -284,9 +284,10 @@ def _breeding(kind: str, operator: str, rows: Sequence[Row]) -> Breeding:
 
 
 def _baselines(run: RunRecord) -> list[Baseline]:
+    names: dict[int | None, str] = dict(enumerate(run.teachers))
     return [
         Baseline(
-            name=run.teachers[row.child] if row.child is not None else row.kind,
+            name=names.get(row.child, row.kind),
             fitness=row.fitness,
             fitness_holdout=row.fitness_holdout,
             size_bytes=row.size_bytes,

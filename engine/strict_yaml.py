@@ -6,6 +6,7 @@ keys are text and never repeated, and tags, anchors and aliases are refused.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -16,6 +17,8 @@ from yaml.constructor import ConstructorError
 
 from engine.errors import ConfigError
 
+LONGEST = 1_000_000
+"""Characters of a file: PyYAML takes a minute for ten times as many."""
 # tag, pattern, and the characters that such a value can start with
 SCALARS = (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -42,7 +45,7 @@ class _Loader(yaml.SafeLoader):
             raise ComposerError(None, None, problem, event.start_mark)
         tag = getattr(event, "tag", None)
         if tag is not None:
-            problem = f"tags are not allowed, but {tag} was found"
+            problem = f"tags are not allowed, but {tag:.80} was found"
             raise ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
@@ -52,10 +55,10 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
-                problem = f"a key must be text, not {key!r}"
+                problem = f"a key must be text, not {key!r:.80}"
                 raise ConstructorError(None, None, problem, key_node.start_mark)
             if key in lines:
-                problem = f"the key {key!r} is given twice, first in line {lines[key]}"
+                problem = f"the key {key!r:.80} is given twice, first in line {lines[key]}"
                 raise ConstructorError(None, None, problem, key_node.start_mark)
             lines[key] = line
         return super().construct_mapping(node, deep)
@@ -93,8 +96,15 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: It is not valid YAML, repeats a key, or holds more than plain values.
     """
+    if len(text) > LONGEST:
+        raise ConfigError(
+            f"{source}: expected settings of at most {LONGEST:,} characters, not {len(text):,}"
+        )
     try:
-        return yaml.load(text, _Loader)
+        values = yaml.load(text, _Loader)
+        # An escape can name half a character, which cannot be written again.
+        json.dumps(values, ensure_ascii=False).encode()
+        return values
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f", line {mark.line + 1}"

@@ -205,7 +205,13 @@ def _events(path: Path, stop: int | None) -> Iterator[dict[str, Any]]:
         if stop is not None and end.offset > stop:
             return
         if end != _AFTER_HEADER:
-            yield json.loads(payload)
+            try:
+                event = json.loads(payload)
+            except (ValueError, RecursionError) as error:
+                raise JournalError(f"{path} holds an event that is not JSON: {error}") from error
+            if not isinstance(event, dict):
+                raise JournalError(f"{path} holds an event that is no mapping: {event!r:.40}")
+            yield event
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, _End]]:
@@ -247,7 +253,7 @@ def _opens_with_whole_line(line: bytes, crc: int) -> bool:
     """Tell a line that lost its line feed to the next one from a half-written line."""
     try:
         _, length = json.JSONDecoder().raw_decode(line.decode("ascii", errors="replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     whole = line[:length] + b"\n"
     payload = whole[_EVENT_START : -len(_SUFFIX)]
@@ -259,10 +265,10 @@ def _wrong_header(path: Path, header: bytes) -> str:
         event = json.loads(header)["event"]
         if event["format"] == FORMAT and event["version"] != VERSION:
             return (
-                f"{path} is a journal of format version {event['version']}; this version of "
+                f"{path} is a journal of format version {event['version']!r:.40}; this version of "
                 f"cultivar reads version {VERSION}"
             )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     return f"{path} is not a journal: line 1 must be {_HEADER.decode().strip()}"
 

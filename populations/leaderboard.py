@@ -45,6 +45,7 @@ __all__ = [
 FILE_NAME = "leaderboard.csv"
 
 _ROWS_AT_ONCE = 10_000
+_MOST_COLUMNS = 1_000
 
 
 class LeaderboardWriter:
@@ -240,7 +241,7 @@ def _table(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> 
             except ValueError as error:
                 expected = "a whole number" if kind == "int" else "a number"
                 raise LeaderboardError(
-                    f"{path}, line {line}, column {name}: expected {expected}, found {cell!r}"
+                    f"{path}, line {line}, column {name}: expected {expected}, found {cell!r:.80}"
                 ) from error
         typed[name] = pd.Series(values, dtype=DTYPES[kind])
     return pd.DataFrame(typed)
@@ -260,6 +261,10 @@ def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
                 f"{path} is not a leaderboard: expected a header line with the column "
                 f"schema_version, found {', '.join(header)[:80]!r}"
             )
+        if len(header) > _MOST_COLUMNS:
+            raise LeaderboardError(
+                f"{path}: expected at most {_MOST_COLUMNS:,} columns, not {len(header):,}"
+            )
         version = header.index("schema_version")
         yield reader.line_num, header
         for cells in reader:
@@ -273,7 +278,7 @@ def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
             if cells[version] != str(SCHEMA_VERSION):
                 raise LeaderboardError(
                     f"{where}, column schema_version: expected {SCHEMA_VERSION}, "
-                    f"found {cells[version]!r}"
+                    f"found {cells[version]!r:.80}"
                 )
             yield reader.line_num, cells
     except UnicodeDecodeError as error:

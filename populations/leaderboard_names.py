@@ -28,5 +28,5 @@ def short_names(frame: pd.DataFrame, column: str) -> pd.Series[Any]:
 def _name(cell: str) -> str:
     try:
         return str(json.loads(cell)["name"])
-    except (KeyError, TypeError, ValueError):  # somebody edited the file
+    except (KeyError, RecursionError, TypeError, ValueError):  # somebody edited the file
         return cell

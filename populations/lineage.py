@@ -29,7 +29,7 @@ def parents_from_rows(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
             continue
         try:
             parents = json.loads(cell)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise LeaderboardError(_not_parents(genome_id, cell)) from error
         if not (isinstance(parents, list) and all(isinstance(name, str) for name in parents)):
             raise LeaderboardError(_not_parents(genome_id, cell))

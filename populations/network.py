@@ -23,6 +23,8 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 Norm = Literal["none", "layer"]
 
+MOST_SIZES, LARGEST_SIZE = 1000, 2**63
+"""Most layers, and numbers in one, that the description of a network may claim to have."""
 LAYER_NORM_EPSILON = 1e-5
 """What LayerNorm adds to the variance; torch's default."""
 
@@ -150,7 +152,8 @@ class NetworkSpec:
     @cached_property
     def vectors(self) -> tuple[str, ...]:
         """Names of the tensors that stay floating point: biases and normalizations."""
-        return tuple(name for name in self.shapes if name not in self.matrices)
+        matrices = set(self.matrices)
+        return tuple(name for name in self.shapes if name not in matrices)
 
     @cached_property
     def units(self) -> tuple[UnitLayer, ...]:
@@ -242,5 +245,9 @@ class NetworkSpec:
 def _sizes(values: Any) -> tuple[int, ...]:
     """Return ``values`` as a tuple of whole numbers; booleans and floats are refused."""
     if not isinstance(values, list | tuple) or any(type(value) is not int for value in values):
-        raise TypeError(f"expected a list of whole numbers, not {values!r}")
+        raise TypeError(f"expected a list of whole numbers, not {values!r:.80}")
+    if len(values) > MOST_SIZES or any(value > LARGEST_SIZE for value in values):
+        raise ValueError(
+            f"expected at most {MOST_SIZES} whole numbers up to {LARGEST_SIZE}, not {values!r:.80}"
+        )
     return tuple(values)

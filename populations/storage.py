@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -147,7 +148,15 @@ def load_pack(path: StrPath) -> dict[str, Genome]:
     """
     fields, tensors = load_tensors(path, "pack")
     with _naming(path):
-        groups = [_Group.from_file(fields, tensors, i) for i in range(len(fields["specs"]))]
+        by_group: dict[str, Tensors] = {}
+        for name, tensor in tensors.items():
+            number, _, own_name = name.partition("/")
+            by_group.setdefault(number, {})[own_name] = tensor
+        sizes = Counter(entry["spec"] for entry in fields["genomes"])
+        groups = [
+            _Group(NetworkSpec.from_dict(spec), by_group.get(str(i), {}), sizes[i])
+            for i, spec in enumerate(fields["specs"])
+        ]
         loaded = [groups[entry["spec"]].next(entry) for entry in fields["genomes"]]
         return {genome.id: genome for genome in loaded}
 
@@ -162,19 +171,6 @@ class _Group:
         self._spec = spec
         self._tensors = tensors
         self._row = 0
-
-    @classmethod
-    def from_file(cls, fields: Mapping[str, Any], tensors: Tensors, number: int) -> _Group:
-        prefix = f"{number}/"
-        return cls(
-            NetworkSpec.from_dict(fields["specs"][number]),
-            {
-                name.removeprefix(prefix): t
-                for name, t in tensors.items()
-                if name.startswith(prefix)
-            },
-            sum(entry["spec"] == number for entry in fields["genomes"]),
-        )
 
     def next(self, entry: Mapping[str, Any]) -> Genome:
         tensors = {name: tensor[self._row].copy() for name, tensor in self._tensors.items()}
@@ -264,10 +260,11 @@ def _layout(
 ) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
     """Return name, dtype and shape of each stored tensor, in the order of ``Genome.tensors``."""
     if vector_dtype not in ("float32", "float16"):
-        raise ValueError(f"vectors must be float32 or float16, not {vector_dtype!r}")
+        raise ValueError(f"vectors must be float32 or float16, not {vector_dtype!r:.40}")
     layout: list[tuple[str, np.dtype[Any], tuple[int, ...]]] = []
+    matrices = set(spec.matrices)
     for name, shape in spec.shapes.items():
-        if name in spec.matrices:
+        if name in matrices:
             layout += [
                 (name, np.dtype("i1"), shape),
                 (f"{name}.scale", np.dtype("<f4"), shape[:1]),
@@ -287,7 +284,9 @@ def _build(spec: NetworkSpec, tensors: Tensors, fields: Mapping[str, Any]) -> Ge
     lineage = Lineage.from_dict(fields["lineage"])
     genome = Genome(spec, codes, scales, {**vectors, **rest}, lineage)
     if genome.id != fields["id"]:
-        raise GenomeFileError(f"expected the genome {fields['id']}, but the content is {genome.id}")
+        raise GenomeFileError(
+            f"expected the genome {fields['id']!s:.40}, but the content is {genome.id}"
+        )
     return genome
 
 
@@ -300,5 +299,5 @@ def _naming(source: StrPath) -> Iterator[None]:
         raise GenomeFileError(f"{source}: {error}") from error
     except KeyError as error:
         raise GenomeFileError(f"{source}: expected the field {error} in its metadata") from error
-    except (IndexError, TypeError, ValueError) as error:
+    except (IndexError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise GenomeFileError(f"{source}: damaged metadata: {error}") from error

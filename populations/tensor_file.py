@@ -111,8 +111,14 @@ def read_tensors(path: StrPath) -> tuple[Tensors, dict[str, str]]:
             f"{path}: expected a safetensors file, but the {size} bytes are truncated or damaged "
             f"({error})"
         ) from error
-    header = json.loads(raw[LENGTH_BYTES : LENGTH_BYTES + length])
-    tensors = {name: _to_array(path, name, view) for name, view in views}
+    try:
+        header = json.loads(raw[LENGTH_BYTES : LENGTH_BYTES + length])
+        tensors = {name: _to_array(path, name, view) for name, view in views}
+    # Shapes with a zero fit any size, and numbers may have more digits than Python takes.
+    except (RecursionError, ValueError) as error:
+        raise GenomeFileError(
+            f"{path}: expected a safetensors file, but its header is damaged ({error})"
+        ) from error
     return tensors, header.get("__metadata__") or {}
 
 
@@ -172,12 +178,15 @@ def load_tensors(path: StrPath, what: str) -> tuple[dict[str, Any], Tensors]:
         )
     fields = parse_fields(path, metadata[METADATA_KEY])
     if fields.get("what") != what:
-        raise GenomeFileError(f"{path}: expected a {what} file, not {fields.get('what')!r}")
+        raise GenomeFileError(f"{path}: expected a {what} file, not {fields.get('what')!r:.40}")
     expected = fields.pop("sha256", None)
-    found = _digest(fields, tensors)
+    try:
+        found = _digest(fields, tensors)
+    except RecursionError as error:
+        raise GenomeFileError(f"{path}: expected a few levels of metadata, not hundreds") from error
     if expected != found:
         raise GenomeFileError(
-            f"{path}: the content was altered: expected the SHA-256 {expected}, found {found}"
+            f"{path}: the content was altered: expected the SHA-256 {expected!s:.64}, found {found}"
         )
     return fields, tensors
 
@@ -196,7 +205,7 @@ def parse_fields(source: StrPath, text: str | bytes) -> dict[str, Any]:
         raise GenomeFileError(f"{source}: expected a mapping in the metadata, not {fields!r:.40}")
     if fields.get("format") != FORMAT:
         raise GenomeFileError(
-            f"{source}: expected format {FORMAT}, not {fields.get('format')!r}: "
+            f"{source}: expected format {FORMAT}, not {fields.get('format')!r:.40}: "
             "it was written by another version of cultivar"
         )
     return fields

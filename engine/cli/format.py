@@ -147,7 +147,8 @@ def _decoded(name: str, cell: str) -> Any:
         return cell
     try:
         return json.loads(cell)
-    except ValueError:  # somebody edited the file; what is there is still worth showing
+    # Somebody edited the file; what is there is still worth showing.
+    except (RecursionError, ValueError):
         return cell
 
 

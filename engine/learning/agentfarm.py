@@ -16,10 +16,9 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import TeacherError
+from engine.learning.archives import ZIP_DAMAGE, members
+from engine.learning.pickles import check_pickle
 
 PICKLE_FILE = "/data.pkl"
 # How a pickle begins the name of a class; torch.nn.quantized is what torch.ao.nn once was.
@@ -56,19 +57,10 @@ STORAGES = {
     "QUInt8Storage": "u1",
 }
 # What a damaged pickle, and walking through what it holds, can raise.
-DAMAGE = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,  # a compression that zipfile does not know
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+DAMAGE = (*ZIP_DAMAGE, AttributeError, LookupError, TypeError, pickle.UnpicklingError)
+MOST_MODULES = 10_000
+"""Modules in a network; one that holds another twice, and so on, seems to have billions."""
+MOST_DIMENSIONS, LONGEST_NAME = 8, 1000
 
 Array = NDArray[Any]
 
@@ -79,9 +71,10 @@ def is_pickled_module(path: Path) -> bool:
     Raises:
         TeacherError: The file is damaged.
     """
-    if not zipfile.is_zipfile(path):  # torch before 1.6, older than AgentFarm
-        return False
     try:
+        if not zipfile.is_zipfile(path):  # torch before 1.6, older than AgentFarm
+            return False
+        members(path)
         with zipfile.ZipFile(path) as archive:
             content = archive.read(_pickle_file(archive))
     except DAMAGE as error:
@@ -102,15 +95,16 @@ def read_pickled_module(path: Path) -> dict[str, Array]:
         TeacherError: The file is damaged, or holds anything else than such a network.
     """
     try:
+        members(path)
         with zipfile.ZipFile(path) as archive:
             name = _pickle_file(archive)
             folder = name.removesuffix(PICKLE_FILE)
             content = archive.read(name)
-            _check_memo(content)
+            check_pickle(io.BytesIO(content), len(content))
             module = _Unpickler(path, archive, folder, content).load()
         if not isinstance(module, _StandIn):
             raise TeacherError(f"{path}: expected a pickled network, not {type(module).__name__}")
-        return dict(_tensors(module, ""))
+        return _tensors(module)
     except DAMAGE as error:
         raise _damaged(path, error) from error
 
@@ -120,13 +114,6 @@ def _pickle_file(archive: zipfile.ZipFile) -> str:
         if name.endswith(PICKLE_FILE):
             return name
     raise ValueError(f"it holds no {PICKLE_FILE[1:]}")
-
-
-def _check_memo(content: bytes) -> None:
-    """Refuse a pickle that numbers its objects so high that room for them would fill the memory."""
-    for opcode, number, _ in pickletools.genops(content):
-        if opcode.name.endswith("PUT") and number is not None and int(number) > len(content):
-            raise ValueError(f"an object has the number {number}")
 
 
 def _damaged(path: Path, error: Exception) -> TeacherError:
@@ -152,6 +139,7 @@ class _Unpickler(pickle.Unpickler):
         self._path = path
         self._archive = archive
         self._folder = folder
+        self._storages: dict[tuple[str, str], Array] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands in for a class, a function or a constant."""
@@ -172,17 +160,19 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Array:
         """Return the numbers of one storage."""
         _, dtype, key, _, n_numbers = pid
-        entry = self._archive.getinfo(f"{self._folder}/data/{key}")
-        if entry.compress_type != zipfile.ZIP_STORED:  # torch never compresses
-            raise ValueError(f"{entry.filename} is compressed")
-        numbers = np.frombuffer(self._archive.read(entry), dtype)
+        name = f"{self._folder}/data/{key}"
+        if (name, dtype) not in self._storages:  # a pickle may ask for it a million times
+            self._storages[name, dtype] = np.frombuffer(self._archive.read(name), dtype)
+        numbers = self._storages[name, dtype]
         if len(numbers) < n_numbers:
-            raise ValueError(f"{entry.filename} is too short")
+            raise ValueError(f"{name} is too short")
         return numbers
 
 
 def _tensor(storage: Array, offset: int, size: Sequence[int], stride: Any, *_: Any) -> Array:
     """Return a contiguous tensor of a storage, as :func:`torch._utils._rebuild_tensor_v2` does."""
+    if len(size) > MOST_DIMENSIONS:
+        raise ValueError(f"a tensor has {len(size)} dimensions")
     steps = [math.prod(size[axis + 1 :]) for axis in range(len(size))]
     if any(n > 1 and step != found for n, step, found in zip(size, steps, stride, strict=True)):
         raise ValueError(f"a tensor of shape {tuple(size)} has the strides {tuple(stride)}")
@@ -196,8 +186,11 @@ def _dequantized(
     codes = _tensor(storage, offset, size, stride).astype(np.float32)
     scheme, scale, zero_point = quantizer[:3]
     if scheme == "per_channel_affine":
-        shape = [-1 if axis == quantizer[3] else 1 for axis in range(len(size))]
+        # Of no other length, or the numbers would multiply to a matrix of any size.
+        shape = [n if axis == quantizer[3] else 1 for axis, n in enumerate(size)]
         scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+    elif not isinstance(scale, float) or not isinstance(zero_point, int):
+        raise TypeError(f"expected one scale and zero point, not {type(scale).__name__}")
     values: Array = (codes - np.float32(zero_point)) * np.float32(scale)
     return values
 
@@ -228,20 +221,29 @@ FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def _tensors(module: _StandIn, prefix: str) -> Iterator[tuple[str, Array]]:
-    """Yield the parameters of a module by name; a quantized Linear keeps its own packed."""
-    for name, tensor in module.state["_parameters"].items():
-        if tensor is not None:
-            yield f"{prefix}{name}", _array(tensor)
-    for name, child in module.state["_modules"].items():
-        if name == "_packed_params":
-            # torch keeps the name of the C++ class beside its state
-            (weight, bias), _ = child.state["_packed_params"].state
-            yield f"{prefix}weight", _array(weight)
-            if bias is not None:
-                yield f"{prefix}bias", _array(bias)
-        else:
-            yield from _tensors(child, f"{prefix}{name}.")
+def _tensors(root: _StandIn) -> dict[str, Array]:
+    """Return the parameters of a module by name; a quantized Linear keeps its own packed."""
+    found: dict[str, Array] = {}
+    waiting = [(root, "")]
+    n_modules = 0
+    while waiting:
+        module, prefix = waiting.pop()
+        n_modules += 1
+        if n_modules > MOST_MODULES or len(prefix) > LONGEST_NAME:
+            raise ValueError(f"expected at most {MOST_MODULES:,} modules in one another")
+        for name, tensor in module.state["_parameters"].items():
+            if tensor is not None:
+                found[f"{prefix}{name}"] = _array(tensor)
+        for name, child in module.state["_modules"].items():
+            if name == "_packed_params":
+                # torch keeps the name of the C++ class beside its state
+                (weight, bias), _ = child.state["_packed_params"].state
+                found[f"{prefix}weight"] = _array(weight)
+                if bias is not None:
+                    found[f"{prefix}bias"] = _array(bias)
+            else:
+                waiting.append((child, f"{prefix}{name}."))
+    return found
 
 
 def _array(tensor: object) -> Array:

@@ -10,6 +10,7 @@ import io
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from engine.errors import TeacherError
 from engine.learning.agentfarm import is_pickled_module, read_pickled_module
 from engine.learning.architecture import Arrays
+from engine.learning.archives import ZIP_DAMAGE, members
+from engine.learning.pickles import check_pickle
 from engine.learning.state_dicts import Checkpoint, interpret
 from populations.errors import GenomeFileError
 from populations.genome import Genome
@@ -44,6 +47,12 @@ STATE_DICT_KEYS = (
     "policy",
 )
 """Where a checkpoint keeps its state dict; the first of these that it has is read."""
+
+MOST_SHARED = 4
+"""Tensors of a network that hold the same numbers, of which the file has one copy."""
+
+OLD_PICKLES = 5
+"""Magic number, version, system, tensors and keys of storages; then the storages follow."""
 
 ADVICE = (
     "Expected a state dict saved with torch.save(model.state_dict(), path), or a .safetensors file"
@@ -109,7 +118,9 @@ def read_checkpoint(
         return _read_safetensors(path, allow_non_finite)
     if path.suffix in TORCH_SUFFIXES:
         content, unsafe = _load_torch(path, allow_unsafe)
-        found = interpret(path, _state_dict(path, content), allow_non_finite)
+        state = _state_dict(path, content)
+        _check_numbers(path, state)
+        found = interpret(path, state, allow_non_finite)
         return replace(found, unsafe=unsafe)
     raise TeacherError(
         f"{path}: expected a .safetensors, .pt or .pth file, not {path.suffix or 'no suffix'}"
@@ -183,18 +194,15 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
     with path.open("rb") as file:
         magic = file.read(2)
     if magic == b"PK":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        # The last one stands for a version or compression that zipfile does not know.
-        except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError) as error:
-            raise TeacherError(f"{path}: the file is truncated or damaged ({error})") from error
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise TeacherError(f"{path}: this is a TorchScript program. {ADVICE}")
+        _check_archive(path)
     elif magic != b"\x80\x02":  # the pickle protocol of torch before 1.6
         raise TeacherError(f"{path}: not a file that torch.save wrote, or damaged. {ADVICE}")
+    else:
+        _check_pickles(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True), False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch wonders about is refused, or does no harm
+            return torch.load(path, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         if "nsupported" not in str(error):
             raise TeacherError(f"{path}: the file is truncated or damaged") from error
@@ -218,6 +226,50 @@ def _load_torch(path: Path, allow_unsafe: bool) -> tuple[Any, bool]:
         ) from error
     except LOAD_ERRORS as error:
         raise _damaged(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a damaged archive, a TorchScript program, and a zip bomb."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise TeacherError(f"{path}: this is a TorchScript program. {ADVICE}")
+        members(path)
+        with zipfile.ZipFile(path) as archive:
+            for name in names:
+                if name.endswith("/data.pkl"):
+                    content = archive.read(name)
+                    check_pickle(io.BytesIO(content), len(content))
+    except ZIP_DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse a damaged file of torch before 1.6, and one whose pickles are traps."""
+    try:
+        with path.open("rb") as file:
+            for _ in range(OLD_PICKLES):
+                check_pickle(file, path.stat().st_size)
+    except (ValueError, struct.error, OverflowError, MemoryError) as error:
+        raise _damaged(path, error) from error
+
+
+def _check_numbers(path: Path, state: Mapping[str, Any]) -> None:
+    """Refuse tensors that claim to hold more numbers than a file of this size can.
+
+    A tensor may repeat the numbers of a small storage as often as it likes.
+    """
+    try:
+        tensors = [tensor for tensor in state.values() if isinstance(tensor, Tensor)]
+        n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    except RuntimeError as error:  # of a sparse tensor, for one
+        raise _damaged(path, error) from error
+    if n_bytes > MOST_SHARED * path.stat().st_size:
+        raise TeacherError(
+            f"{path}: its tensors claim to hold {n_bytes:,} bytes, but the file has "
+            f"{path.stat().st_size:,}: it is damaged"
+        )
 
 
 def _damaged(path: Path, error: Exception) -> TeacherError:

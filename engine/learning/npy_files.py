@@ -1,22 +1,59 @@
-"""What NumPy raises for damaged ``.npy`` and ``.npz`` files, whose headers are Python literals."""
+"""Arrays in ``.npy`` and ``.npz`` files of others, whose headers are Python literals."""
 
+from __future__ import annotations
+
+import io
+import math
 import tokenize
 import zipfile
-import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.learning.archives import ZIP_DAMAGE, members
 
 NPY_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
+    *ZIP_DAMAGE,
     TypeError,
     LookupError,
-    OverflowError,  # a negative shape
-    MemoryError,
-    RecursionError,
+    FloatingPointError,  # a shape of more numbers than can be counted
     SyntaxError,
-    NotImplementedError,  # a compression that zipfile does not know
-    RuntimeError,  # an encrypted archive
     tokenize.TokenError,  # a brace that is never closed
-    zipfile.BadZipFile,
-    zlib.error,
 )
+"""What NumPy raises for damaged files."""
+
+
+def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read arrays out of an archive, and check all sizes before they take memory.
+
+    Args:
+        path: What ``np.savez`` or ``np.savez_compressed`` wrote.
+        names: The arrays to read.
+
+    Raises:
+        Exception: One of ``NPY_DAMAGE``: the file is damaged, lacks an array, or lies.
+    """
+    members(path, may_compress=True)
+    # zipfile leaves a damaged file open if it opens it itself
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        return {name: _array(archive.read(f"{name}.npy")) for name in names}
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"an array is of format {version}")
+    if dtype.hasobject:
+        raise ValueError("an array holds Python objects")
+    numbers = np.frombuffer(content, dtype, offset=stream.tell())
+    if len(numbers) != math.prod(shape):
+        raise ValueError(f"an array of shape {shape} has {len(numbers):,} numbers")
+    return numbers.reshape(shape, order="F" if is_fortran else "C").copy()

@@ -19,6 +19,9 @@ from populations.genome import Genome, Lineage
 from populations.network import NetworkSpec
 from populations.quantization import dequantize
 
+MOST_DIMENSIONS = 32
+"""Most dimensions of a tensor that any NumPy can hold; those of a network have one or two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -90,6 +93,10 @@ def _scale(
     source: Path | str, name: str, scale: NDArray[Any], arrays: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.float32]:
     """Return the scales of the rows of an int8 matrix."""
+    if arrays[name].ndim != 2:
+        raise TeacherError(
+            f"{source}: {name} is int8 and must be a matrix, not of shape {arrays[name].shape}"
+        )
     expected = arrays[name].shape[:1]
     if scale.shape != expected:
         raise TeacherError(
@@ -104,13 +111,19 @@ def _to_numpy(source: Path | str, name: str, tensor: Tensor | NDArray[Any]) -> N
     if isinstance(tensor, np.ndarray):
         return tensor
     is_known = tensor.is_floating_point() or tensor.dtype == torch.int8
-    if not is_known or tensor.layout != torch.strided:
+    if not is_known or tensor.layout != torch.strided or tensor.is_meta:
         raise TeacherError(
             f"{source}: {name} must be a dense floating-point tensor, not {tensor.dtype}"
         )
+    if tensor.ndim > MOST_DIMENSIONS:
+        raise TeacherError(f"{source}: {name} must have one or two dimensions, not {tensor.ndim}")
     keeps = tensor.dtype in (torch.int8, torch.float16)
-    kept = tensor.detach().cpu() if keeps else tensor.detach().cpu().to(torch.float32)
-    return np.array(kept.numpy())
+    try:
+        kept = tensor.detach().cpu() if keeps else tensor.detach().cpu().to(torch.float32)
+        return np.array(kept.numpy())
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise TeacherError(f"{source}: {name} cannot be read as a tensor ({reason})") from error
 
 
 def _to_float32(source: Path | str, name: str, array: NDArray[Any]) -> NDArray[np.float32]:

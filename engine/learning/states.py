@@ -98,7 +98,8 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
     expected = f"expected a .npy file with a float32 array of shape (N, {n_inputs})"
     try:
         # Never unpickles, and checks the declared size against the file before it takes memory.
-        array = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="raise"):
+            array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise StatesError(f"{path}: {expected}, but there is none") from error
     except NPY_DAMAGE as error:
@@ -109,7 +110,7 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
         raise StatesError(f"{path}: {expected}, not {array.shape}")
     if len(array) < MIN_STATES:
         raise StatesError(f"{path}: expected at least {MIN_STATES} states, not {len(array)}")
-    with np.errstate(over="ignore"):  # an overflow becomes infinity and is refused
+    with np.errstate(all="ignore"):  # an overflow becomes infinity and is refused
         states = np.array(array, dtype=np.float32)
     broken = np.flatnonzero(~np.isfinite(states).all(axis=1))
     if len(broken):

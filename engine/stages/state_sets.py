@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import StageError, StatesError
-from engine.learning.npy_files import NPY_DAMAGE
+from engine.learning.npy_files import NPY_DAMAGE, read_npz
 from populations.storage import write_atomically
 
 SYNTHETIC = "synthetic"
@@ -235,9 +235,7 @@ def _drawn_again(record: Mapping[str, Any], part: str) -> States | None:
 
 def _read_archive(path: Path) -> dict[str, States]:
     try:
-        # NumPy leaves a damaged file open if it opens it itself
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ("train", "heldout")}
+        arrays = read_npz(path, ("train", "heldout"))
         if any(a.dtype != np.float32 or a.ndim != 2 for a in arrays.values()):
             raise ValueError("not two arrays of float32 rows")
     except NPY_DAMAGE as error:

@@ -1,0 +1,1 @@
+"""Damaged and hostile files for every reader: how they are made, and who reads them."""
