@@ -66,7 +66,7 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
         return None
     numbers = [*(fields[name] for name in NUMBERS), *itertools.chain(*teachers)]
     is_whole = (
-        all(isinstance(fields[name], str) for name in TEXTS)
+        all(isinstance(fields[name], str) and fields[name].isprintable() for name in TEXTS)
         and all(isinstance(n, int | float) and abs(n) <= LARGEST for n in numbers)
         and len(teachers) > 0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import json
@@ -172,7 +173,7 @@ def odd_json(rng: random.Random, value: Any) -> str:
         container, key = rng.choice(places)
         action = rng.random()
         if action < 0.7:
-            container[key] = rng.choice((*ODD, *NUMBERS, NESTED, DIGITS))
+            container[key] = copy.deepcopy(rng.choice((*ODD, *NUMBERS, NESTED, DIGITS)))
         elif action < 0.8:
             del container[key]
         elif action < 0.9:
@@ -197,9 +198,11 @@ def odd_json(rng: random.Random, value: Any) -> str:
 def _places(value: Any) -> Any:
     """Yield every container of a value with each of its keys."""
     waiting = [value]
+    seen: set[int] = set()  # two that change places may end up in one another
     while waiting:
         container = waiting.pop()
-        if isinstance(container, dict | list):
+        if isinstance(container, dict | list) and id(container) not in seen:
+            seen.add(id(container))
             keys = list(container) if isinstance(container, dict) else range(len(container))
             for key in keys:
                 yield container, key

@@ -249,7 +249,10 @@ def test_an_event_of_other_types_is_told(tmp_path, event) -> None:
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"[" * 10**5, b'{"genome": 5}'])
 def test_a_damaged_summary_is_as_good_as_none(tmp_path, content) -> None:
     assert _read_summary(written(tmp_path / "champion.json", content)) is None
-    assert _read_summary(written(tmp_path / "champion.json", samples.summaries()[0])) is not None
+    good = samples.summaries()[0]
+    assert _read_summary(written(tmp_path / "champion.json", good)) is not None
+    odd = good.replace(b'"kind":"child"', b'"kind":"\\ud800"')
+    assert _read_summary(written(tmp_path / "champion.json", odd)) is None
 
 
 def test_billions_of_generations_are_not_looked_for_all_at_once(tmp_path) -> None:
