@@ -83,6 +83,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def stall_timeout_s(self) -> float:
+        """Seconds without any result after which a line says what is waited for."""
+        ...
+
+    @property
     def speculation(self) -> float:
         """Times the usual duration after which a batch is started a second time; 0: never."""
         ...

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,7 @@ from engine.dispatch.executor import (
     after_silence,
 )
 from engine.dispatch.speculation import Flight
+from engine.dispatch.stall import StallWatch
 from populations.genome import Genome
 
 SLOTS_EVERY_S = 2.0
@@ -61,12 +62,18 @@ class RayExecutor:
         limits: Attempts and time limits.
         plugins: Modules whose classes are sent to the workers by value.
         preload: Names of modules that workers import while the driver still prepares the work.
+        tell: Told what is waited for where nothing comes back for long.
     """
 
     def __init__(
-        self, limits: Limits, plugins: Sequence[ModuleType] = (), preload: Sequence[str] = ()
+        self,
+        limits: Limits,
+        plugins: Sequence[ModuleType] = (),
+        preload: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._limits = limits
+        self._tell = tell
         self._task: Any = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
@@ -96,6 +103,7 @@ class RayExecutor:
         shared = self._share(context)
         queue = deque(batches)
         flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(self._limits.speculation)
+        watch = StallWatch(self._limits.stall_timeout_s, self._tell)
         while flight or (queue and not stop.is_set()):
             while queue and flight.has_room(self.n_workers) and not stop.is_set():
                 batch = queue.popleft()
@@ -117,6 +125,7 @@ class RayExecutor:
             if not waiting:
                 continue  # all of it was refused or given up
             if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
+                watch.look(flight.waiting(), len(queue), ray.nodes)
                 continue
             for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
                 if reference not in flight:
@@ -125,6 +134,7 @@ class RayExecutor:
                 queue.extendleft(reversed(again))
                 if results:
                     yield results
+            watch.progress()  # at the end: what the driver does with results is no stall
 
     def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""

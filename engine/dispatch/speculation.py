@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from engine.dispatch.executor import Batch, PlanT
+from engine.dispatch.stall import Waiting
 
 ReferenceT = TypeVar("ReferenceT", bound=Hashable)
 
@@ -74,6 +75,13 @@ class Flight(Generic[PlanT, ReferenceT]):
     def __contains__(self, reference: object) -> bool:
         """Return whether a dispatch has neither answered nor been given up."""
         return reference in self._attempts
+
+    def waiting(self) -> list[Waiting]:
+        """Return since when and where dispatches are in flight."""
+        return [
+            Waiting(attempt.started, attempt.node and attempt.node[:8])
+            for attempt in self._attempts.values()
+        ]
 
     def references(self) -> list[ReferenceT]:
         """Return what is in flight."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.formatting import format_duration
 
 Clock = Callable[[], float]
 
-NODES_NAMED = 4
+NODES_NAMED = 8
 """Nodes that a notice names; of more it tells the number."""
 
 
@@ -52,54 +53,68 @@ class StallWatch:
         """Count from now on: a result has arrived, or work has begun."""
         self._progress_at = self._noted_at = self._clock()
 
-    def look(self, waiting: Iterable[Waiting], n_queued: int, n_slots: int) -> None:
+    def look(
+        self,
+        waiting: Iterable[Waiting],
+        n_queued: int,
+        nodes: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
         """Tell what is waited for, if it is time to.
 
         Args:
             waiting: Batches that are in flight.
             n_queued: Batches that are not sent yet.
-            n_slots: Workers that there are.
+            nodes: Returns the nodes of the cluster as ``ray.nodes`` does; only asked if it is time.
         """
         now = self._clock()
         if now - self._noted_at < self._timeout_s:
             return
         self._noted_at = now
-        self._note(notice(list(waiting), n_queued, n_slots, now, now - self._progress_at))
+        silent_s = now - self._progress_at
+        self._note(notice(list(waiting), n_queued, node_names(nodes()), now, silent_s))
 
 
-def notice(waiting: list[Waiting], n_queued: int, n_slots: int, now: float, silent_s: float) -> str:
+def notice(
+    waiting: Sequence[Waiting], n_queued: int, nodes: Sequence[str], now: float, silent_s: float
+) -> str:
     """Return what is waited for, as one line.
 
     Args:
         waiting: Batches that are in flight.
         n_queued: Batches that are not sent yet.
-        n_slots: Workers that there are.
+        nodes: What the nodes of the cluster are called.
         now: The time on the clock of ``waiting``.
         silent_s: Seconds since the last result.
     """
-    text = f"no result for {format_duration(silent_s)}: waiting for {_batches(len(waiting))}"
+    batches = "1 batch" if len(waiting) == 1 else f"{len(waiting)} batches"
+    text = f"no result for {format_duration(silent_s)}: waiting for {batches}"
+    sent = Counter(batch.node for batch in waiting if batch.node is not None)
+    if sent:
+        text += f" ({_listed([f'{n} sent to {node}' for node, n in sent.most_common()])})"
     if waiting:
-        longest = format_duration(now - min(batch.since for batch in waiting))
-        text += f" {_places(waiting)}, the longest for {longest}"
+        text += f", the longest for {format_duration(now - min(b.since for b in waiting))}"
     if n_queued:
         text += f"; {n_queued} more not sent yet"
-    return f"{text}; workers: {n_slots}"
+    return f"{text}; nodes: {_listed(nodes) or 'none'}"
 
 
-def _batches(number: int) -> str:
-    return "1 batch" if number == 1 else f"{number} batches"
+def node_names(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return names and slots of nodes, those that are lost first.
+
+    Args:
+        nodes: As ``ray.nodes`` returns them.
+    """
+    names = []
+    for node in sorted(nodes, key=lambda node: bool(node["Alive"])):
+        slots = int(node["Resources"].get("CPU", 0))
+        state = f"{slots} slots" if node["Alive"] else "lost"
+        if slots or not node["Alive"]:  # a head without slots does no work
+            names.append(f"{node['NodeManagerHostname']}/{node['NodeID'][:8]} ({state})")
+    return names
 
 
-def _places(waiting: list[Waiting]) -> str:
-    """Return where batches were sent to, the fullest nodes first."""
-    counts = Counter(batch.node for batch in waiting if batch.node is not None)
-    n_unknown = sum(batch.node is None for batch in waiting)
-    if not counts:
-        return "on nodes that are not known"
-    places = [f"{number} on {node}" for node, number in counts.most_common(NODES_NAMED)]
-    if len(counts) > NODES_NAMED:
-        n_others = sum(counts.values()) - sum(n for _, n in counts.most_common(NODES_NAMED))
-        places.append(f"{n_others} on {len(counts) - NODES_NAMED} other nodes")
-    if n_unknown:
-        places.append(f"{n_unknown} on nodes that are not known")
-    return f"({', '.join(places)})"
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    text = ", ".join(names[:NODES_NAMED])
+    others = len(names) - NODES_NAMED
+    return text if others <= 0 else f"{text} and {others} more"

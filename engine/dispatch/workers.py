@@ -37,7 +37,7 @@ def executor_of(
         preload: Names of modules that workers import while the driver still prepares the work.
         allow_insecure: Whether a cluster may be joined that asks nobody for a token.
         mixed_cpus: Whether its CPUs may be of another kind than this machine's.
-        tell: Called with what is worth knowing about a cluster.
+        tell: Called with what is worth knowing about a cluster, and with what is waited for.
 
     Raises:
         DispatchError: Ray cannot be started or joined, or a node would not do the work as this
@@ -54,7 +54,7 @@ def executor_of(
 
         if not is_local:
             check_nodes(allow_insecure, mixed_cpus, tell)
-        executor = RayExecutor(limits, plugins, preload)
+        executor = RayExecutor(limits, plugins, preload, tell)
         try:
             yield executor
         finally:

@@ -43,6 +43,7 @@ class Workers:
         attempts: Times that a single child may crash its worker or run out of time.
         loss_attempts: Times that the machine under a child may be lost.
         task_timeout_s: Seconds for one batch of children.
+        stall_timeout_s: Seconds without any result after which a line says what is waited for.
         speculation: Times the usual duration after which a batch is started a second time.
     """
 
@@ -51,6 +52,7 @@ class Workers:
     attempts: int = 2
     loss_attempts: int = 5
     task_timeout_s: float = 3600.0
+    stall_timeout_s: float = 600.0
     speculation: float = 3.0
 
     @contextlib.contextmanager
@@ -67,6 +69,7 @@ class Workers:
                 self.address,
                 0 if is_here else self.n_workers,
                 preload=("engine.stages.search.child",),
+                tell=tell,
             ) as executor,
             stop_on_signals(lambda _: tell(STOPPING)) as stop,
         ):
