@@ -55,3 +55,14 @@ def test_a_host_without_power_changes_nothing(make_cluster, start_run, serial) -
     found = run.end()
     assert {row["status"] for row in run.children()} == {"ok"}
     assert found == serial
+
+
+def test_a_host_that_comes_later_is_used(make_cluster, start_run, serial) -> None:
+    hosts = make_cluster(1)
+    run = start_run(hosts)
+    run.wait_until(run.has_begun)
+    hosts.boot("worker2")
+    hosts.start_ray("worker2", 1)
+    found = run.end()
+    assert run.hosts() == {"worker1", "worker2"}
+    assert found == serial
