@@ -118,7 +118,8 @@ class Flight(Generic[PlanT, ReferenceT]):
     def to_copy(self, n_workers: int) -> tuple[ReferenceT, Batch[PlanT], str | None] | None:
         """Return the oldest late batch that may be started once more now.
 
-        There is never more than one copy of a batch, and none without a slot that would be idle.
+        There is never more than one copy of a batch, none without a slot that would be idle, and
+        none of a plan that ruined a worker when it was alone.
 
         Returns:
             Its reference, the batch, and the node to prefer; None where there is no such batch.
@@ -126,8 +127,9 @@ class Flight(Generic[PlanT, ReferenceT]):
         if len(self) - self._n_late >= n_workers:
             return None
         for reference, attempt in self._attempts.items():
-            if attempt.is_late and attempt.batch.copies == 0:
-                return reference, attempt.batch, self._good_node(attempt.started)
+            batch = attempt.batch
+            if attempt.is_late and batch.copies == 0 and batch.attempts == 0:
+                return reference, batch, self._good_node(attempt.started)
         return None
 
     def add_copy(self, reference: ReferenceT, original: ReferenceT, node: str | None) -> None:

@@ -170,7 +170,7 @@ def test_one_plan_that_the_whole_batch_chokes_on_fails_alone(
     make_executor, context, make_plan, clean, tmp_path, attempts
 ) -> None:
     log = tmp_path / "log"
-    executor = make_executor(DispatchConfig(attempts=attempts))
+    executor = make_executor(DispatchConfig(attempts=attempts, speculation=0))
     one_teacher_too_many = FineTune("teachers", 10, 1e-2, 1.0, 0.0, (0.2, 0.3, 0.5))
     bad = {"operator": Troubled(log, "none"), "finetune": one_teacher_too_many}
     check_isolation(executor, context, make_plan, clean, bad, log, 8, attempts, "ValueError: ")
@@ -244,7 +244,9 @@ def test_one_plan_that_ruins_its_worker_fails_alone(
     make_ray_executor, context, make_plan, clean, tmp_path, fault, size, attempts, timeout_s, reason
 ) -> None:
     log = tmp_path / "log"
-    executor = make_ray_executor(DispatchConfig(attempts=attempts, task_timeout_s=timeout_s))
+    executor = make_ray_executor(
+        DispatchConfig(attempts=attempts, task_timeout_s=timeout_s, speculation=0)
+    )
     bad = {"operator": Troubled(log, fault)}
     check_isolation(executor, context, make_plan, clean, bad, log, size, attempts, reason)
 
@@ -254,7 +256,7 @@ def test_one_operator_that_no_worker_can_unpickle_fails_alone(
     make_ray_executor, context, make_plan, clean, tmp_path
 ) -> None:
     log = tmp_path / "log"
-    executor = make_ray_executor(DispatchConfig())
+    executor = make_ray_executor(DispatchConfig(speculation=0))
     bad = {"operator": Unreadable(log)}
     check_isolation(executor, context, make_plan, clean, bad, log, 4, 2, "not today")
 

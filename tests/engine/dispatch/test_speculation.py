@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +121,15 @@ def test_there_are_no_more_copies_than_idle_slots_and_never_two_of_a_batch(
         again.append(found[0])
         flight.add_copy(f"{found[0]} again", found[0], None)
     assert again == [name for name in [*"wxyz", "on time"] if name not in copied]
+
+
+def test_a_plan_that_ruined_a_worker_is_not_copied_and_one_whose_machine_was_lost_is(clock) -> None:
+    flight = flight_with(clock, [20, 20, 20])
+    flight.add("ruined a worker", replace(batch_of(1), attempts=1))
+    flight.add("lost a machine", replace(batch_of(1), losses=1))
+    clock.now += 1000
+    assert flight.look_for_late() == 2
+    assert flight.to_copy(9)[0] == "lost a machine"
 
 
 @pytest.mark.parametrize("fast", ["x", "copy"])
