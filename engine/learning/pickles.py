@@ -6,6 +6,7 @@ Nothing is unpickled here; the opcodes are only walked through, with how much ea
 from __future__ import annotations
 
 import pickletools
+import warnings
 from typing import IO
 
 LONGEST_NAME = 500
@@ -35,40 +36,42 @@ def check_pickle(content: IO[bytes], n_bytes: int) -> None:
     stack: list[list[int] | None] = []
     memo: dict[int, list[int]] = {}
     most = max(SMALL, MOST_REPEATED * n_bytes)
-    for opcode, given, _ in pickletools.genops(content):
-        name, argument = opcode.name, str(given)
-        if name in ("GLOBAL", "INST") and len(argument) > LONGEST_NAME:
-            raise ValueError(f"it asks for a name of {len(argument):,} characters")
-        if name == "MARK":
-            stack.append(None)
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            number = len(memo) if given is None else int(argument)
-            if number > n_bytes:
-                raise ValueError(f"an object has the number {number}")
-            memo[number] = _pop(stack, keep=True)
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            if int(argument) not in memo:
-                raise ValueError(f"there is no object with the number {argument}")
-            stack.append(memo[int(argument)])
-        elif name == "DUP":
-            stack.append(_pop(stack, keep=True))
-        elif name == "POP":
-            if not stack:
-                raise ValueError("there is nothing to take away")
-            stack.pop()
-        else:
-            before = opcode.stack_before
-            taken = _pop_to_mark(stack) if MARK in before else []
-            n_below = before.index(MARK) if MARK in before else len(before)
-            below = [_pop(stack) for _ in range(n_below)][::-1]
-            grown = sum(held[0] for held in (*taken, *below))
-            if grown > most:
-                raise ValueError("its objects hold one another too often")
-            if name in GROWING and below:
-                below[0][0] = grown
-                stack.append(below[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pickletools complains of odd escapes in damaged files
+        for opcode, given, _ in pickletools.genops(content):
+            name, argument = opcode.name, str(given)
+            if name in ("GLOBAL", "INST") and len(argument) > LONGEST_NAME:
+                raise ValueError(f"it asks for a name of {len(argument):,} characters")
+            if name == "MARK":
+                stack.append(None)
+            elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+                number = len(memo) if given is None else int(argument)
+                if number > n_bytes:
+                    raise ValueError(f"an object has the number {number}")
+                memo[number] = _pop(stack, keep=True)
+            elif name in ("GET", "BINGET", "LONG_BINGET"):
+                if int(argument) not in memo:
+                    raise ValueError(f"there is no object with the number {argument}")
+                stack.append(memo[int(argument)])
+            elif name == "DUP":
+                stack.append(_pop(stack, keep=True))
+            elif name == "POP":
+                if not stack:
+                    raise ValueError("there is nothing to take away")
+                stack.pop()
             else:
-                stack += [[1 + grown] for _ in opcode.stack_after]
+                before = opcode.stack_before
+                taken = _pop_to_mark(stack) if MARK in before else []
+                n_below = before.index(MARK) if MARK in before else len(before)
+                below = [_pop(stack) for _ in range(n_below)][::-1]
+                grown = sum(held[0] for held in (*taken, *below))
+                if grown > most:
+                    raise ValueError("its objects hold one another too often")
+                if name in GROWING and below:
+                    below[0][0] = grown
+                    stack.append(below[0])
+                else:
+                    stack += [[1 + grown] for _ in opcode.stack_after]
 
 
 def _pop(stack: list[list[int] | None], keep: bool = False) -> list[int]:
