@@ -61,10 +61,10 @@ def test_a_cluster_that_does_not_answer_is_an_error() -> None:
 @pytest.mark.ray
 def test_workers_preload_what_they_are_told_and_close_with_the_block() -> None:
     code = (
-        "import ray\n"
         "from engine.config import DispatchConfig\n"
         "from engine.dispatch.workers import executor_of\n"
         "with executor_of(DispatchConfig(), 'local', 1, preload=['engine.breeding']) as used:\n"
+        "    import ray  # which reads its settings now, when the session has prepared them\n"
         "    print(used.n_workers, ray.get(used._warm_up))\n"
         "print(ray.is_initialized())\n"
     )
