@@ -1,37 +1,59 @@
-"""Inject the faults of the driver and its disk, and write what came of them into a page.
+"""Inject faults, and write what came of them into the tables of a page.
 
-python scripts/document_faults.py
+    python scripts/document_faults.py [driver] [workers] [hosts]
+
+The tests that inject the faults keep a row each. Those of hosts need root, see
+scripts/cluster_hosts.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pages import DOCS, between
 
 ROOT = DOCS.parent
 PAGE = DOCS / "reliability.md"
-TESTS = "tests/integration/test_driver_faults.py"
+TESTS = {
+    "driver": ["tests/integration/test_driver_faults.py"],
+    "workers": ["tests/engine/dispatch/test_ray_faults.py"],
+    "hosts": ["tests/cluster"],
+}
 COLUMNS = {
     "fault": "Fault",
     "how": "How it is injected",
-    "detection": "How it is noticed",
-    "extra": "Work done again",
+    "noticed": "Noticed",
+    "extra": "Extra work",
     "outcome": "Outcome",
 }
 
 
 def main() -> int:
-    """Run the tests, which keep a row each, and write the table; return their exit code."""
+    """Run the tests and write the tables that are asked for; return the tests' exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TESTS)}; default: all")
+    asked = parser.parse_args().tables
+    if unknown := set(asked) - set(TESTS):
+        parser.error(f"no such table: {', '.join(sorted(unknown))}; there are {', '.join(TESTS)}")
+    for name in asked or TESTS:
+        if code := write_table(name):
+            return code
+    return 0
+
+
+def write_table(name: str) -> int:
+    """Run the tests of one table and write it; return their exit code."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", TESTS, "-m", "", "-q"],
+            [sys.executable, "-m", "pytest", *TESTS[name], "-m", "", "-q"],
             cwd=ROOT,
             env=os.environ | {"CULTIVAR_FAULT_ROWS": str(rows)},
             check=False,
@@ -40,12 +62,12 @@ def main() -> int:
             return done.returncode
         found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     text = PAGE.read_text(encoding="utf-8")
-    new = between(text, "driver faults", "scripts/document_faults.py", table(found))
+    new = between(text, f"{name} faults", "scripts/document_faults.py", table(found))
     PAGE.write_text(new, encoding="utf-8")
     return 0
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(rows: Sequence[dict[str, str]]) -> str:
     """Return rows as a table in Markdown."""
     lines = [COLUMNS.values(), ["---"] * len(COLUMNS)]
     lines += [[row[name] for name in COLUMNS] for row in rows]

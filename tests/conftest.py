@@ -1,6 +1,9 @@
 """Settings and fixtures that all tests share."""
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,3 +23,22 @@ def ray_cluster() -> Iterator[None]:
 
     with local_session(2):
         yield
+
+
+@pytest.fixture(scope="session")
+def fault_row() -> Callable[..., None]:
+    """Return a function that keeps a row for a table of faults, where one is asked for.
+
+    ``scripts/document_faults.py`` sets the variable and makes the tables. All cells are text:
+    ``fault``, ``how`` it is injected, how and after how long it was ``noticed``, the ``extra`` work
+    that was done, and the ``outcome``.
+    """
+
+    def keep(*, fault: str, how: str, noticed: str, extra: str, outcome: str) -> None:
+        path = os.environ.get("CULTIVAR_FAULT_ROWS")
+        if path:
+            row = {"fault": fault, "how": how, "noticed": noticed, "extra": extra}
+            with Path(path).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | {"outcome": outcome}) + "\n")
+
+    return keep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -172,22 +171,6 @@ def outcome(run_directory: Path) -> dict[str, bytes]:
 def outcome_of() -> Callable[[Path], dict[str, bytes]]:
     """Return the function that reads what must not differ between two runs of one seed."""
     return outcome
-
-
-@pytest.fixture
-def fault_row() -> Callable[..., None]:
-    """Return a function that keeps a row for the table of faults, where one is asked for.
-
-    ``scripts/document_faults.py`` sets the variable and makes the table.
-    """
-
-    def keep(**cells: str) -> None:
-        path = os.environ.get("CULTIVAR_FAULT_ROWS")
-        if path:
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(cells) + "\n")
-
-    return keep
 
 
 @pytest.fixture(scope="session")

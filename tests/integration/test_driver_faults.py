@@ -232,7 +232,7 @@ def test_a_driver_that_is_killed_twenty_times_loses_and_doubles_no_child(
     fault_row(
         fault=f"driver killed {KILLS} times in one run",
         how="`kill -9` at moments drawn with a seed; serial, on a slow disk",
-        detection="the kernel gives the lock back; `resume` checks and replays the journal",
+        noticed="the kernel gives the lock back; `resume` checks and replays the journal",
         extra=f"{again} births and evaluations done again, besides {len(begun)}",
         outcome="same bytes; no child lost or doubled",
     )
@@ -350,7 +350,7 @@ def test_a_full_disk_stops_the_run_at_each_file_and_the_run_goes_on(
     fault_row(
         fault="disk full (ENOSPC) at each kind of file",
         how=f"the disk keeps a part of what is written and refuses; {len(FILES)} stops in one run",
-        detection="the write itself; one sentence, exit code 2",
+        noticed="the write itself; one sentence, exit code 2",
         extra="the batch or stage whose result could not be written",
         outcome="same bytes after room was made",
     )
@@ -400,7 +400,7 @@ def test_a_file_that_may_not_grow_stops_the_run_and_the_run_goes_on(
     fault_row(
         fault="file-size limit (EFBIG)",
         how=f"`RLIMIT_FSIZE`, {len(stopped_at)} sizes in one run: {', '.join(unique(stopped_at))}",
-        detection="the write itself; one sentence, exit code 2",
+        noticed="the write itself; one sentence, exit code 2",
         extra="the batch or stage whose result could not be written",
         outcome="same bytes after the limit was lifted",
     )
@@ -452,14 +452,14 @@ def test_a_disk_that_fills_up_or_is_read_only_stops_the_run_and_the_run_goes_on(
     fault_row(
         fault="a disk that fills up (ENOSPC)",
         how=f"a tmpfs of 8 kB that grows after each of {len(full)} stops: {', '.join(files)}",
-        detection="the write itself; one sentence with what is free, exit code 2",
+        noticed="the write itself; one sentence with what is free, exit code 2",
         extra="the batch or stage whose result could not be written",
         outcome="same bytes after room was made",
     )
     fault_row(
         fault="a disk that becomes read-only (EROFS)",
         how="the same tmpfs mounted read-only before the run and between two of its parts",
-        detection="the folder or the lock cannot be made; one sentence, exit code 2",
+        noticed="the folder or the lock cannot be made; one sentence, exit code 2",
         extra="none",
         outcome="same bytes after it was writable again",
     )
@@ -497,14 +497,14 @@ def test_a_second_process_is_refused_and_a_killed_or_copied_one_leaves_no_lock(
     fault_row(
         fault="two drivers on one run directory",
         how="`evolve` and `resume` while another process works there",
-        detection="the lock, within a second; the sentence names the process",
+        noticed="the lock, within a second; the sentence names the process",
         extra="none",
         outcome="the second is refused, the first goes on",
     )
     fault_row(
         fault="a stale lock, and a run directory copied while its run goes on",
         how="`kill -9` of the driver; the copy is made before that",
-        detection="the kernel holds locks for open files, so that nothing is locked",
+        noticed="the kernel holds locks for open files, so that nothing is locked",
         extra="the batch in flight",
         outcome="same bytes, in the directory and in the copy",
     )

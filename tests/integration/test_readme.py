@@ -436,12 +436,21 @@ def test_the_text_is_true(reader, request, command) -> None:
 
 def test_commands_within_sentences_work(made) -> None:
     named = set(re.findall(r"`(cultivar [^`]+)`", README))
-    assert named == {"cultivar settings", "cultivar resume"}  # resume is in a block too
+    # The doctor has a test of its own, for which there has to be a cluster; resume is in a block.
+    assert named == {"cultivar settings", "cultivar resume", "cultivar doctor --address auto"}
     assert "evolution.generations" in execute("cultivar settings", made)
     # The search path has .venv/bin anyway: what counts is that there is something to activate.
     assert "`source .venv/bin/activate`" in README
     activated = execute("source .venv/bin/activate && command -v cultivar", made)
     assert activated.strip() == str(made / ".venv/bin/cultivar")
+
+
+@pytest.mark.ray
+def test_the_doctor_shows_every_node_and_how_fast_they_breed(made, head) -> None:
+    header, node, *_, speed = execute("cultivar doctor --address auto", made, **head).splitlines()
+    assert header.split()[:2] == ["node", "slots"]
+    assert node.endswith("as here")
+    assert re.fullmatch(r"[\d,]+ births in [\d.]+ s: [\d.]+ per second with 2 workers.*", speed)
 
 
 def test_make_test_runs_the_tests_that_this_one_is_part_of(made, request) -> None:
