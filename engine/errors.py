@@ -27,6 +27,14 @@ class DispatchError(CultivarError):
     """Ray cannot be started or joined, or all workers are gone."""
 
 
+class ClusterUnavailableError(DispatchError):
+    """There is no Ray to work on now; there may be later, without anybody changing a setting."""
+
+
+class SupervisionError(CultivarError):
+    """A run under ``--supervise`` ended early again and again."""
+
+
 class RunInterruptedError(CultivarError):
     """The run was asked to stop; everything that was finished is recorded."""
 

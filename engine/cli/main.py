@@ -1,8 +1,8 @@
 """The ``cultivar`` command.
 
 Exit codes: 0 done; 1 a validator did not pass; 2 something that you can mend, told in one sentence;
-130 stopped by Ctrl-C, go on with ``cultivar resume``. Anything else is a defect of cultivar and
-comes with a traceback.
+75 no cluster to work on at the moment, which may mend itself; 130 stopped by Ctrl-C, go on with
+``cultivar resume``. Anything else is a defect of cultivar and comes with a traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import click  # noqa: E402  # threads are set first
 
-from engine.errors import RunInterruptedError  # noqa: E402  # likewise
+from engine.errors import ClusterUnavailableError, RunInterruptedError  # noqa: E402  # likewise
+from engine.exit_codes import INTERRUPTED, TEMPORARY, USER_ERROR  # noqa: E402  # likewise
 from populations.errors import CultivarError  # noqa: E402  # likewise
 
 # A full or read-only disk, a quota, a missing permission, too many open files; a file where a
@@ -52,8 +53,6 @@ TORCH_OUT_OF_MEMORY = "DefaultCPUAllocator"
 GARBAGE_AFTER = 50_000
 """New objects between two looks for garbage: Python's 700 cost a short command about 0.2 s, mostly
 while torch is imported, all of whose objects stay."""
-USER_ERROR = 2
-INTERRUPTED = 130
 
 COMMANDS = {
     "evolve": "engine.cli.run",
@@ -179,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(INTERRUPTED)
     except CultivarError as error:
         click.echo(f"{type(error).__name__}: {error}", err=True)
-        sys.exit(USER_ERROR)
+        sys.exit(TEMPORARY if isinstance(error, ClusterUnavailableError) else USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped at once; what was finished is recorded", err=True)
         sys.exit(INTERRUPTED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ TOP = 10
     is_flag=True,
     help="Let .pt files of teachers run their code while they are loaded.",
 )
+@click.option(
+    "--supervise",
+    is_flag=True,
+    help="Start the run again by itself where it was killed or its cluster was lost.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
 def evolve(
     preset_or_file: str,
@@ -49,6 +55,7 @@ def evolve(
     operators: tuple[str, ...],
     overrides: tuple[str, ...],
     allow_unsafe_unpickle: bool,
+    supervise: bool,
     quiet: bool,
 ) -> None:
     """Breed a champion, as a preset or a YAML file says.
@@ -78,7 +85,7 @@ def evolve(
     directory = run_dir or Path("runs") / f"{Path(preset_or_file).stem}-{config.seed}"
     if config.name == RunConfig.model_fields["name"].default:
         config = config.model_copy(update={"name": directory.resolve().name})
-    _launch(config, directory, quiet)
+    _launch(config, directory, supervise, quiet)
 
 
 @click.command()
@@ -90,19 +97,25 @@ def evolve(
     is_flag=True,
     help="Join a Ray cluster that asks nobody for a token.",
 )
+@click.option(
+    "--supervise",
+    is_flag=True,
+    help="Start the run again by itself where it was killed or its cluster was lost.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the champion.")
 def resume(
     run_dir: Path,
     workers: int | None,
     address: str | None,
     allow_insecure_cluster: bool,
+    supervise: bool,
     quiet: bool,
 ) -> None:
     """Go on with a run that was stopped; it ends as if it had not been."""
     if not (run_dir / CONFIG).is_file():
         raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {CONFIG}")
     config = load_config(str(run_dir / CONFIG), _dispatch(workers, address, allow_insecure_cluster))
-    _launch(config, run_dir, quiet)
+    _launch(config, run_dir, supervise, quiet)
 
 
 def _dispatch(workers: int | None, address: str | None, allow_insecure: bool) -> list[str]:
@@ -114,7 +127,12 @@ def _dispatch(workers: int | None, address: str | None, allow_insecure: bool) ->
     return [f"dispatch.{name}={value}" for name, value in given.items() if value is not None]
 
 
-def _launch(config: RunConfig, run_dir: Path, quiet: bool) -> None:
+def _launch(config: RunConfig, run_dir: Path, supervise: bool, quiet: bool) -> None:
+    if supervise:
+        from engine import supervision
+
+        tell = partial(click.echo, err=True)
+        supervision.supervise(run_dir, tell)  # what follows is done in a process of its own
     progress = make_progress(sys.stderr, quiet)
     try:
         from engine.launch import launch  # imports torch, which ``--help`` does not need

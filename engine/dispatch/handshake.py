@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 3.0
@@ -43,7 +43,7 @@ def knock(address: str) -> tuple[str, int]:
     try:
         socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise DispatchError(
+        raise ClusterUnavailableError(
             f"no Ray cluster answers at {address}: {error.strerror or error}"
         ) from error
     return host, port
@@ -68,7 +68,7 @@ def show_token(address: str, allow_insecure: bool) -> bool:
         return own_token() is not None  # speaks otherwise; the nodes are asked later
     status = _status(host, port, None)
     if status is None:
-        raise DispatchError(
+        raise ClusterUnavailableError(  # or a head that is about to start, or to end
             f"what listens at {address} does not answer like a Ray cluster: give the address "
             "that 'ray start --head' printed, and set RAY_USE_TLS=1 if the cluster uses TLS"
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.dispatch.handshake import show_token
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 OBJECT_STORE_BYTES = 200 * 2**20
 # Ray keeps sockets below its folder, and an AF_UNIX path holds 107 bytes.
@@ -62,7 +62,9 @@ def local_session(n_workers: int | None) -> Iterator[None]:
                     logging_level=logging.ERROR,
                 )
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-                raise DispatchError(f"Ray did not start on this machine: {error}") from error
+                raise ClusterUnavailableError(
+                    f"Ray did not start on this machine: {error}"
+                ) from error
             yield
         finally:
             ray.shutdown()
@@ -91,19 +93,21 @@ def joined_session(address: str, allow_insecure: bool = False) -> Iterator[None]
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise DispatchError(_why_not(address, error)) from error
+            raise _why_not(address, error) from error
         try:
             yield
         finally:
             ray.shutdown()
 
 
-def _why_not(address: str, error: Exception) -> str:
-    """Return in a sentence why a cluster that takes our token, or needs none, is not joined."""
+def _why_not(address: str, error: Exception) -> DispatchError:
+    """Return why a cluster that takes our token, or needs none, is not joined."""
     text = " ".join(str(error).split())
     if "Version mismatch" in text:
-        return f"the Ray cluster at {address} needs the same Python and Ray as here: {text}"
-    return (
+        return DispatchError(
+            f"the Ray cluster at {address} needs the same Python and Ray as here: {text}"
+        )
+    return ClusterUnavailableError(
         f"the Ray cluster at {address} did not let us in: {text}; check that a Ray node runs on "
         f"this machine (ray start --address={address} --num-cpus=0)"
     )
@@ -116,7 +120,7 @@ def _address_of_this_machine() -> str:
     if not address and record.is_file():
         address = record.read_text(encoding="utf-8").strip()
     if not address:
-        raise DispatchError(
+        raise ClusterUnavailableError(
             "no Ray cluster runs on this machine: start one with "
             "'ray start --head', name one with --address HOST:PORT, "
             "or leave --address out for a private local one"

@@ -1,0 +1,185 @@
+"""Carry a run out in a child process, and start it again where going on may help.
+
+A driver is killed, runs out of memory, or is ended by Ray a minute after the head of its cluster
+was lost, from C++ and without an exception: only another process can go on with the run then. It
+stays small, since it imports neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import ConfigError, RunInterruptedError, SupervisionError
+from engine.exit_codes import DONE, INTERRUPTED, TEMPORARY, USER_ERROR
+from engine.formatting import format_duration
+from engine.layout import CONFIG, JOURNAL
+
+RESTARTS = 10
+"""Restarts in a row that bring the run no further before it is given up."""
+OUTAGE_S = 24 * 3600.0
+"""Seconds for which a cluster may be away."""
+FIRST_DELAY_S = 1.0
+"""Seconds before a restart; doubled after each that brought the run no further."""
+LONGEST_DELAY_S = 60.0
+
+FINAL = (DONE, USER_ERROR, INTERRUPTED)
+"""Exit codes after which starting again would change nothing, or is not wanted."""
+_STOPPING = {signal.SIGINT, signal.SIGTERM}
+_WATCHED = {*_STOPPING, signal.SIGCHLD, signal.SIGTSTP}
+_PR_SET_PDEATHSIG = 1
+
+
+class Patience:
+    """Decides whether and when a run that ended early is started again.
+
+    Args:
+        n_bytes: Size of the journal when the run is first started.
+        clock: Seconds from any origin.
+    """
+
+    def __init__(self, n_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._n_bytes = n_bytes
+        self._clock = clock
+        self._n_idle = 0  # restarts since the last progress
+        self._n_broken = 0  # those of them that were not for want of a cluster
+        self._away_since: float | None = None
+
+    def delay_s(self, code: int, n_bytes: int) -> float | None:
+        """Return after how many seconds to start again, or None where the run is given up.
+
+        Args:
+            code: How the process ended: its exit code, or minus the signal that killed it.
+            n_bytes: Size of the journal. It shrinks where half a line is cut off, so that only
+                what is larger than ever before is progress.
+        """
+        now = self._clock()
+        if n_bytes > self._n_bytes:
+            self._n_bytes, self._n_idle, self._n_broken, self._away_since = n_bytes, 0, 0, None
+        if code == TEMPORARY:
+            self._away_since = now if self._away_since is None else self._away_since
+            if now - self._away_since > OUTAGE_S:
+                return None
+        else:
+            self._away_since = None
+            self._n_broken += 1
+            if self._n_broken > RESTARTS:
+                return None
+        delay_s = min(FIRST_DELAY_S * 2.0 ** min(self._n_idle, 10), LONGEST_DELAY_S)
+        self._n_idle += 1
+        return delay_s
+
+
+def supervise(run_directory: Path, tell: Callable[[str], None]) -> None:
+    """Return in a child process that is to carry out the run; this process stays here.
+
+    It waits for the child and starts another one as long as that may help, and then exits as the
+    last one did. SIGINT and SIGTERM are handed on to the child, which is not started again then.
+    If this process is killed, the kernel kills the child.
+
+    Call it before anything has started a thread.
+
+    Args:
+        run_directory: The run, whose journal tells whether it gets on.
+        tell: Told of restarts, one line each.
+
+    Raises:
+        ConfigError: This system is not Linux.
+        RunInterruptedError: A signal came while no child was running.
+        SupervisionError: Starting again has not helped.
+        SystemExit: The run has ended; with its exit code.
+    """
+    if sys.platform != "linux":
+        raise ConfigError(
+            "--supervise needs Linux: start 'cultivar resume' again by other means, or run it there"
+        )
+    # Blocked signals wait until they are asked for, so that none can come at a wrong moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    patience = Patience(_size(run_directory / JOURNAL))
+    while True:
+        child = _fork()
+        if child == 0:
+            return
+        code, stopped = _wait_for(child)
+        if code in FINAL:
+            sys.exit(code)
+        again = _how_to_go_on(run_directory)
+        if stopped:
+            raise RunInterruptedError(f"stopped; {again}")
+        delay_s = patience.delay_s(code, _size(run_directory / JOURNAL))
+        if delay_s is None:
+            raise SupervisionError(_why_given_up(code, again))
+        tell(f"the process of the run {_ending(code)}; it is started again in {delay_s:g} s")
+        if signal.sigtimedwait(_STOPPING, delay_s) is not None:
+            raise RunInterruptedError(f"stopped; {again}")
+
+
+def _fork() -> int:
+    """Return the id of a new child process, and 0 in it; it gets the signals that come from now on.
+
+    The child has a process group of its own: Ctrl-C of a terminal goes to the supervisor alone,
+    which hands it on, or else the child would get it twice.
+    """
+    supervisor = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        # Killed and not asked to stop: it may hang, and a run can be killed at any moment.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # lets it write where 'stty tostop' is set
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+    return child
+
+
+def _wait_for(child: int) -> tuple[int, bool]:
+    """Wait for the end of a child; return how it ended, and whether it had been asked to stop."""
+    stopped = False
+    while True:
+        number = signal.sigwaitinfo(_WATCHED).si_signo
+        if number == signal.SIGCHLD:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status), stopped
+        elif number == signal.SIGTSTP:  # Ctrl-Z, until the shell lets us go on
+            os.kill(child, signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(child, signal.SIGCONT)
+        else:
+            stopped = True
+            os.kill(child, number)
+
+
+def _ending(code: int) -> str:
+    if code == TEMPORARY:
+        return "found no cluster to work on"
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _why_given_up(code: int, again: str) -> str:
+    if code == TEMPORARY:
+        return f"gave up: there was no cluster for {format_duration(OUTAGE_S)}; {again}"
+    return (
+        f"gave up: the process of the run {_ending(code)}, and {RESTARTS} restarts in a row have "
+        f"brought the run no further; mend that, then {again}"
+    )
+
+
+def _how_to_go_on(run_directory: Path) -> str:
+    if (run_directory / CONFIG).is_file():
+        return f"go on with 'cultivar resume {run_directory}'"
+    return "give the same command again"
+
+
+def _size(journal: Path) -> int:
+    return journal.stat().st_size if journal.exists() else 0
