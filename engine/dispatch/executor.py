@@ -1,4 +1,4 @@
-"""What an executor is, and what happens to a batch that fails.
+"""What an executor is, and what it is given to do.
 
 Executors know nothing of what is planned: a context does the work, and a plan knows how to say
 that nothing came of it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, replace
+from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from populations.genome import Genome
@@ -103,6 +103,9 @@ class Batch(Generic[PlanT]):
         attempts: How often the batch was dispatched and failed; the fault may be its own.
         losses: How often the machine under it was lost; never its own fault.
         copies: How often it was started beside itself, because it took so long.
+        held: While the plan to blame for a failure is searched for: the others that it may be,
+            held back until this batch has an outcome. See ``isolation``.
+        parked: Meanwhile, those that it is probably not; dispatched when the search is over.
     """
 
     plans: tuple[PlanT, ...]
@@ -110,6 +113,8 @@ class Batch(Generic[PlanT]):
     attempts: int = 0
     losses: int = 0
     copies: int = 0
+    held: Batch[PlanT] | None = None
+    parked: Batch[PlanT] | None = None
 
     @property
     def failures(self) -> int:
@@ -125,54 +130,21 @@ class Batch(Generic[PlanT]):
     def halves(self) -> tuple[Batch[PlanT], Batch[PlanT]]:
         """Split in two; both halves start with a clean record."""
         middle = len(self.plans) // 2
-        return Batch.of(self.plans[:middle], self.genomes), Batch.of(
-            self.plans[middle:], self.genomes
-        )
+        first, second = self.plans[:middle], self.plans[middle:]
+        return Batch.of(first, self.genomes), Batch.of(second, self.genomes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Batch[PlanT] | None]) -> Batch[PlanT] | None:
+        """Make one of several, with a clean record; None where there is none."""
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        genomes = {name: genome for part in found for name, genome in part.genomes.items()}
+        return cls(tuple(plan for part in found for plan in part.plans), genomes)
 
     def abandoned(self, status: Literal["failed", "lost"], reason: str) -> list[Any]:
         """Return a result for each plan that says why there is none."""
         return [plan.abandoned(status, reason, self.failures) for plan in self.plans]
-
-
-def after_loss(
-    batch: Batch[PlanT], reason: str, loss_attempts: int
-) -> tuple[list[Batch[PlanT]], list[Any]]:
-    """Decide what becomes of a batch whose machine was lost; see ``after_failure``."""
-    lost = replace(batch, losses=batch.losses + 1)
-    if lost.losses < loss_attempts:
-        return [lost], []
-    return [], lost.abandoned("lost", f"{reason} {lost.losses} times")
-
-
-def after_silence(
-    batch: Batch[PlanT], reason: str, loss_attempts: int
-) -> tuple[list[Batch[PlanT]], list[Any]]:
-    """Decide what becomes of a batch that never answered; see ``after_failure``.
-
-    Nobody knows whether its machine is gone or one of its plans keeps the worker from ending
-    itself: it is halved as if a plan were to blame, and a single plan counts as lost.
-    """
-    if len(batch.plans) > 1:
-        return list(batch.halves()), []
-    return after_loss(batch, reason, loss_attempts)
-
-
-def after_failure(
-    batch: Batch[PlanT], reason: str, attempts: int
-) -> tuple[list[Batch[PlanT]], list[Any]]:
-    """Decide what becomes of a batch that raised, crashed its worker, or took too long.
-
-    The batch is halved until the one bad plan is alone; alone, it has ``attempts`` tries.
-
-    Returns:
-        Batches to dispatch again, and results to report.
-    """
-    if len(batch.plans) > 1:
-        return list(batch.halves()), []
-    failed = replace(batch, attempts=batch.attempts + 1)
-    if failed.attempts < attempts:
-        return [failed], []
-    return [], failed.abandoned("failed", reason)
 
 
 class Executor(Protocol):

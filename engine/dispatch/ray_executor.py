@@ -25,16 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
 from engine.dispatch.deadline import deadline
-from engine.dispatch.executor import (
-    Batch,
-    Context,
-    Limits,
-    PlanT,
-    ResultT,
-    after_failure,
-    after_loss,
-    after_silence,
-)
+from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT
+from engine.dispatch.isolation import after_failure, after_loss, after_silence, after_success
 from engine.dispatch.speculation import Flight
 from engine.dispatch.stall import StallWatch
 from populations.genome import Genome
@@ -169,7 +161,7 @@ class RayExecutor:
     def _collect(
         self, reference: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
-        """Return batches to dispatch again, and results to report."""
+        """Return batches to dispatch next, and results to report."""
         batch = flight.batch(reference)
         attempts = self._limits.attempts
         try:
@@ -189,7 +181,8 @@ class RayExecutor:
             if twin is not None:
                 ray.cancel(twin, force=True)
             tries = 1 + batch.failures
-            return [], [replace(result, node=node, attempts=tries) for result in results]
+            told = [replace(result, node=node, attempts=tries) for result in results]
+            return after_success(batch), told
         return decision if flight.failed(reference) else ([], [])
 
     def _after_refusal(

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from engine.dispatch.deadline import deadline
-from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT, after_failure
+from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT
+from engine.dispatch.isolation import after_failure, after_success
 from populations.reasons import told
 
 
@@ -46,11 +47,9 @@ class SerialExecutor:
                 if given_up:
                     yield given_up
                 continue
-            node = socket.gethostname()
-            yield [
-                replace(result, node=node, attempts=1 + batch.attempts + batch.losses)
-                for result in results
-            ]
+            queue.extendleft(reversed(after_success(batch)))
+            node, attempts = socket.gethostname(), 1 + batch.failures
+            yield [replace(result, node=node, attempts=attempts) for result in results]
 
     def close(self) -> None:
         """Nothing was started."""

@@ -27,8 +27,7 @@ import pytest
 
 from engine.config import DispatchConfig
 from engine.dispatch import speculation
-from engine.dispatch.executor import Batch, after_loss, after_silence
-from engine.dispatch.speculation import Flight
+from engine.dispatch.executor import Batch
 from populations.plans import Result
 from populations.storage import genome_to_bytes
 from strategies.crossover.fresh import FreshCrossover
@@ -143,7 +142,7 @@ def test_a_killed_worker_costs_its_batch_one_round(
     killer.join()
     assert sorted(results) == list(range(8))
     assert_undisturbed(results, clean)
-    assert n_dispatched == 2 + 2  # its two halves
+    assert n_dispatched == 2 + 3  # in halves, as nobody is found to blame
     assert len(calls(log)) == 2
 
 
@@ -175,43 +174,8 @@ def test_an_operator_that_always_ends_its_process_is_alone_after_a_few_dispatche
     assert failed.status == "failed"
     assert failed.reason == "WorkerCrashedError: the worker died"
     assert_undisturbed(results, clean)
-    assert len(calls(log)) - 1 == math.log2(8) + 1  # down to itself, and once more
-    assert n_dispatched - 1 == 2 * math.log2(8) + 1  # with the halves that are not to blame
-
-
-def test_a_batch_that_never_answers_is_halved_and_a_plan_alone_is_lost_in_the_end(
-    make_plan,
-) -> None:
-    batch = Batch.of([make_plan(index) for index in range(3)], {})
-    halves, results = after_silence(batch, "silent", 2)
-    assert [len(half.plans) for half in halves] == [1, 2]
-    assert results == []
-    again, results = after_silence(halves[0], "silent", 2)
-    assert [(one.plans, one.losses) for one in again] == [(halves[0].plans, 1)]
-    assert results == []
-    again, results = after_silence(again[0], "silent", 2)
-    assert again == []
-    assert [(r.status, r.reason, r.attempts) for r in results] == [("lost", "silent 2 times", 2)]
-
-
-def test_a_lost_machine_is_never_the_fault_of_its_batch(make_plan) -> None:
-    batch = Batch.of([make_plan(index) for index in range(2)], {})
-    for n_losses in range(1, 5):
-        (batch,), results = after_loss(batch, "gone", 5)
-        assert (len(batch.plans), batch.losses, batch.attempts) == (2, n_losses, 0)
-        assert results == []
-    again, results = after_loss(batch, "gone", 5)
-    assert again == []
-    assert [(r.status, r.attempts) for r in results] == [("lost", 5)] * 2
-
-
-def test_a_second_copy_counts_as_an_attempt_even_if_all_fail(make_plan) -> None:
-    flight: Flight = Flight(3)
-    flight.add("first", Batch.of([make_plan(0)], {}))
-    flight.add_copy("second", "first", None)
-    flight.failed("first")
-    _, (result,) = after_loss(flight.batch("second"), "gone", 1)
-    assert result.attempts == 2
+    assert len(calls(log)) == 1 + 2  # with all others, and twice alone
+    assert n_dispatched - 1 <= math.log2(8) + 2
 
 
 @pytest.fixture
