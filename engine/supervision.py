@@ -162,7 +162,7 @@ def _ending(code: int) -> str:
     if code == TEMPORARY:
         return "found no cluster to work on"
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        return f"was killed by signal {-code} ({signal.strsignal(-code)})"
     return f"ended with exit code {code}"
 
 

@@ -22,7 +22,10 @@ from pages import DOCS, between
 ROOT = DOCS.parent
 PAGE = DOCS / "reliability.md"
 TESTS = {
-    "driver": ["tests/integration/test_driver_faults.py"],
+    "driver": [
+        "tests/integration/test_driver_faults.py",
+        "tests/integration/test_supervision.py",
+    ],
     "workers": ["tests/engine/dispatch/test_ray_faults.py"],
     "hosts": ["tests/cluster"],
 }

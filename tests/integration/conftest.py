@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,10 +88,18 @@ def cultivar(
 class Command:
     """The command in a process and a session of its own, with a temporary folder of its own."""
 
-    def __init__(self, *arguments: str | Path, slow_disk: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        slow_disk: bool = False,
+        script: str = "",
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="t-"))
-        how = ["-c", ON_A_SLOW_DISK] if slow_disk else ["-m", "engine.cli.main"]
+        script = ON_A_SLOW_DISK if slow_disk else script
+        how = ["-c", script] if script else ["-m", "engine.cli.main"]
         environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+        environment |= variables or {}
         with (self.folder / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, *how, *map(str, arguments)],
@@ -108,6 +117,10 @@ class Command:
             assert self._process.poll() is None, f"it ended too early: {self.errors()}"
             assert time.monotonic() < deadline, f"it never wrote {content!r}: {self.errors()}"
             time.sleep(0.002)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def signal(self, number: signal.Signals, to_all: bool = False) -> None:
         """Send a signal; to all processes of the group, as a terminal does."""
@@ -147,8 +160,8 @@ def start() -> Iterator[Callable[..., Command]]:
     """Return a function that starts the command in a process of its own."""
     commands: list[Command] = []
 
-    def begin(*arguments: str | Path, slow_disk: bool = False) -> Command:
-        commands.append(Command(*arguments, slow_disk=slow_disk))
+    def begin(*arguments: str | Path, **options: Any) -> Command:
+        commands.append(Command(*arguments, **options))
         return commands[-1]
 
     yield begin

@@ -1,0 +1,182 @@
+"""A run under ``--supervise``: it goes on by itself, and leaves nothing behind when it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The command as it is, but that it does not wait for long before it starts a run again, and that
+# the disk takes its time.
+IMPATIENT = """
+import os, sys, time
+from engine import supervision
+supervision.FIRST_DELAY_S = supervision.LONGEST_DELAY_S = 0.2
+supervision.RESTARTS = 3
+fsync = os.fsync
+os.fsync = lambda descriptor: (time.sleep(0.05), fsync(descriptor))
+from engine.cli.main import main
+"""
+SCRIPT = f"{IMPATIENT}\nmain()"
+AGAIN = re.compile(r"^the process of the run (.*); it is started again in ([\d.]+) s$", re.M)
+JOURNAL = "journal.jsonl"
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    """Wait until a condition is true, and return what it gave."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+    return found
+
+
+def child_of(pid: int) -> int | None:
+    """Return the id of the child process that a supervisor has now, if any."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def state_of(pid: int) -> str:
+    """Return what a process is doing: R, S, D, T (stopped), Z; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_a_supervised_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path, fault_row: Any
+) -> None:
+    run = tmp_path / "run"
+    command = start("evolve", small, "--run-dir", run, "--supervise", script=SCRIPT)
+    stops = ['"type":"run"', '"phase":"students"', '"generation":1', '"generation":3']
+    took = []
+    for number, content in enumerate(stops):
+        command.wait_for(run / JOURNAL, content.encode())
+        killed, at = child_of(command.pid), time.monotonic()
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda n=number: len(AGAIN.findall(command.errors())) == n + 1, "not restarted")
+        took.append(time.monotonic() - at)
+        eventually(lambda: child_of(command.pid), "not restarted")
+    code, out, errors = command.end()
+    assert code == 0, errors
+    assert AGAIN.findall(errors) == [("was killed by signal 9 (Killed)", "0.2")] * len(stops)
+    assert out.count("\nchampion ") == 1
+    assert_same_outcome(run)
+    assert command.left_over() == {}
+    fault_row(
+        fault=f"driver killed {len(stops)} times, under `--supervise`",
+        how="`kill -9` of the process that carries the run out; serial, on a slow disk",
+        noticed=f"{max(took):.2f} s at most; started again after 1 s (0.2 s in the test)",
+        extra="the batch in flight",
+        outcome="same bytes, nobody did anything",
+    )
+
+
+def test_a_run_that_gets_no_further_is_given_up(start: Any, small: Path, tmp_path: Path) -> None:
+    dying = f"""{IMPATIENT}
+import signal, types
+dies = types.SimpleNamespace(launch=lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+sys.modules["engine.launch"] = dies
+main()
+"""
+    command = start("evolve", small, "--run-dir", tmp_path / "r", "--supervise", script=dying)
+    code, out, errors = command.end()
+    assert (code, out) == (2, "")
+    *restarts, last = errors.splitlines()
+    assert len(restarts) == 3
+    assert last == (
+        "SupervisionError: gave up: the process of the run was killed by signal 9 (Killed), and 3 "
+        "restarts in a row have brought the run no further; mend that, then give the same command "
+        "again"
+    )
+
+
+def test_what_a_user_has_to_mend_ends_a_supervised_run_at_once(start: Any, tmp_path: Path) -> None:
+    asked = ("--workers", "0", "--address", "127.0.0.1:1", "--supervise")
+    command = start("evolve", "smoke", "--run-dir", tmp_path / "run", *asked, script=SCRIPT)
+    code, out, errors = command.end()
+    assert (code, out) == (2, "")
+    (line,) = errors.splitlines()
+    assert line.startswith("ConfigError: dispatch.workers is 0, which means no Ray")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_supervisor_and_run_in_order(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    command = start("evolve", small, "--run-dir", run, "--supervise", script=SCRIPT)
+    command.wait_for(run / JOURNAL, b'"generation":1')
+    command.signal(number, to_all=number == signal.SIGINT)  # as a terminal does
+    code, out, errors = command.end()
+    assert (code, out) == (130, ""), errors
+    assert "stopping after what is in flight" in errors
+    assert errors.endswith(f"\nstopped; go on with 'cultivar resume {run}'\n")
+    assert AGAIN.findall(errors) == []
+    assert command.left_over() == {}
+    resumed = start("resume", run, "--supervise", script=SCRIPT)
+    assert resumed.end()[0] == 0
+    assert_same_outcome(run)
+
+
+def test_a_cluster_that_is_not_there_is_waited_for_until_a_signal_comes(
+    start: Any, tmp_path: Path
+) -> None:
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        asked = ("--run-dir", tmp_path / "run", "--address", address, "--supervise")
+        command = start("evolve", "smoke", *asked, script=SCRIPT)
+        eventually(lambda: len(AGAIN.findall(command.errors())) > 1, "not restarted")
+        command.signal(signal.SIGTERM)
+        code, out, errors = command.end()
+    assert (code, out) == (130, ""), errors
+    assert f"ClusterUnavailableError: no Ray cluster answers at {address}: " in errors
+    assert set(AGAIN.findall(errors)) == {("found no cluster to work on", "0.2")}
+    assert "Traceback" not in errors
+    assert command.left_over() == {}
+
+
+def test_nothing_goes_on_where_the_supervisor_was_killed(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = start("evolve", small, "--run-dir", run, "--supervise", script=SCRIPT)
+    command.wait_for(run / JOURNAL, b'"generation":1')
+    child = child_of(command.pid)
+    assert child is not None
+    command.signal(signal.SIGKILL)
+    assert command.end()[0] == -signal.SIGKILL
+    eventually(lambda: state_of(child) in ("", "Z"), "the run goes on by itself")
+    assert start("resume", run).end()[0] == 0
+    assert_same_outcome(run)
+
+
+def test_a_supervisor_is_small_and_stops_together_with_the_run(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = start("evolve", small, "--run-dir", run, "--supervise", script=SCRIPT)
+    command.wait_for(run / JOURNAL, b'"type":"run"')
+    child = child_of(command.pid)
+    assert child is not None
+    loaded = {pid: Path(f"/proc/{pid}/maps").read_text() for pid in (command.pid, child)}
+    assert "libtorch" in loaded[child]
+    assert not re.search("libtorch|_raylet", loaded[command.pid])
+    assert len(list(Path(f"/proc/{command.pid}/task").iterdir())) == 1
+    command.signal(signal.SIGTSTP)  # Ctrl-Z
+    for pid in (command.pid, child):
+        eventually(lambda pid=pid: state_of(pid) == "T", "not stopped")
+    command.signal(signal.SIGCONT)
+    assert command.end()[0] == 0
+    assert_same_outcome(run)
