@@ -22,6 +22,11 @@ class Plan(Protocol):
         """Ids of the genomes that it cannot be carried out without."""
         ...
 
+    @property
+    def phase(self) -> str:
+        """What it is part of; plans of one phase take about as long each."""
+        ...
+
     def abandoned(self, status: Literal["failed", "lost"], reason: str, attempts: int) -> Any:
         """Return a result that says why there is none."""
         ...

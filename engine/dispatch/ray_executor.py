@@ -33,7 +33,8 @@ from populations.genome import Genome
 
 SLOTS_EVERY_S = 2.0
 POLL_S = 0.25
-# The driver steps in where a worker cannot even end itself; a batch may have waited for another.
+# The driver steps in where a worker cannot even end itself. Ray does not take batches exactly in
+# their order, so that one may have waited for another first.
 DRIVER_PATIENCE = 2.5
 
 LOST = (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.TaskCancelledError)
@@ -70,6 +71,7 @@ class RayExecutor:
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
         self._n_late = 0
+        self._durations: dict[str, Sequence[float]] = {}  # of each phase: seconds per plan
         task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
         self._warm_up = [task.remote(tuple(preload)) for _ in range(self.n_workers)]
         for module in plugins:
@@ -94,7 +96,12 @@ class RayExecutor:
         """Yield the results of each batch as it finishes; see ``Executor``."""
         shared = self._share(context)
         queue = deque(batches)
-        flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(self._limits.speculation)
+        phase = batches[0].plans[0].phase if batches else ""
+        flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(
+            self._limits.speculation,
+            self._durations.get(phase, ()),
+            hard_limit_s(self._limits.task_timeout_s),
+        )
         watch = StallWatch(self._limits.stall_timeout_s, self._tell)
         while flight or (queue and not stop.is_set()):
             while queue and flight.has_room(self.n_workers) and not stop.is_set():
@@ -126,6 +133,7 @@ class RayExecutor:
                 queue.extendleft(reversed(again))
                 if results:
                     yield results
+            self._durations[phase] = flight.durations()
             watch.progress()  # at the end: what the driver does with results is no stall
 
     def _share(self, context: object) -> ray.ObjectRef[Any]:
@@ -198,7 +206,7 @@ class RayExecutor:
         """Cancel batches whose own worker did not end them, without waiting for a reply."""
         again, results = [], []
         limit_s = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
-        for reference in flight.overdue(limit_s):
+        for reference in flight.overdue(limit_s, self.n_workers):
             batch = flight.batch(reference)
             ray.cancel(reference, force=True)
             if flight.failed(reference):

@@ -8,11 +8,13 @@ counts. Knows nothing of Ray: a reference is whatever stands for a dispatched ba
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Generic, TypeVar
 
 from engine.dispatch.executor import Batch, PlanT
@@ -38,6 +40,8 @@ class _Attempt(Generic[PlanT, ReferenceT]):
     Attributes:
         batch: What was sent.
         started: When.
+        due_from: Since when no more than there are workers are ahead of it, so that it should run;
+            None while it may wait for others.
         is_late: Whether it has taken much longer than the others.
         node: Where it was asked to run.
         twin: The other dispatch of the same batch, while that has not answered either.
@@ -45,6 +49,7 @@ class _Attempt(Generic[PlanT, ReferenceT]):
 
     batch: Batch[PlanT]
     started: float
+    due_from: float | None = None
     is_late: bool = False
     node: str | None = None
     twin: ReferenceT | None = None
@@ -56,11 +61,22 @@ class Flight(Generic[PlanT, ReferenceT]):
     Args:
         factor: A batch is late once it takes so many times the median of those that finished,
             per plan; 0: none ever is.
+        earlier: Seconds per plan that batches of earlier phases of the same name took. They tell
+            what is usual until enough of this one have finished.
+        at_most_s: Seconds after which a batch is late where nothing tells what is usual.
         clock: Seconds since any moment.
     """
 
-    def __init__(self, factor: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        factor: float,
+        earlier: Sequence[float] = (),
+        at_most_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._factor = factor
+        self._earlier = earlier
+        self._at_most_s = at_most_s
         self._clock = clock
         self._attempts: dict[ReferenceT, _Attempt[PlanT, ReferenceT]] = {}
         self._durations: deque[float] = deque(maxlen=KEPT)  # seconds per plan
@@ -103,17 +119,26 @@ class Flight(Generic[PlanT, ReferenceT]):
     def look_for_late(self) -> int:
         """Mark what takes too long by now, and return how many more there are."""
         now = self._clock()
-        if self._factor == 0 or len(self._durations) < SAMPLES or now < self._look_at:
+        if self._factor == 0 or now < self._look_at:
             return 0
         self._look_at = now + LOOK_EVERY_S
-        usual = statistics.median(self._durations)
+        durations = self.durations()
+        usual = statistics.median(durations) if len(durations) >= SAMPLES else math.inf
         before = self._n_late
         for attempt in self._attempts.values():
-            limit = max(MINIMUM_S, self._factor * usual * len(attempt.batch.plans))
-            if not attempt.is_late and now - attempt.started > limit:
+            limit_s = max(MINIMUM_S, self._factor * usual * len(attempt.batch.plans))
+            if usual == math.inf:
+                limit_s = self._at_most_s
+            if not attempt.is_late and now - attempt.started > limit_s:
                 attempt.is_late = True
                 self._n_late += 1
         return self._n_late - before
+
+    def durations(self) -> Sequence[float]:
+        """Return seconds per plan of the last batches, of earlier phases too where they are few."""
+        if len(self._durations) >= SAMPLES:
+            return self._durations
+        return [*self._earlier, *self._durations]
 
     def to_copy(self, n_workers: int) -> tuple[ReferenceT, Batch[PlanT], str | None] | None:
         """Return the oldest late batch that may be started once more now.
@@ -164,10 +189,25 @@ class Flight(Generic[PlanT, ReferenceT]):
         """Return what was dispatched."""
         return self._attempts[reference].batch
 
-    def overdue(self, limit_s: float) -> list[ReferenceT]:
-        """Return what was dispatched longer ago than that."""
+    def overdue(self, limit_s: float, n_workers: int) -> list[ReferenceT]:
+        """Return what should have ended by now.
+
+        What is in flight beyond the number of workers waits for the others, and where workers
+        leave, that may be much: of each dispatch the time counts in which no more are ahead of it
+        than there are workers.
+
+        Args:
+            limit_s: Seconds that a dispatch may take once it is its turn.
+            n_workers: How many run at the same time; call this often, with the number of now.
+        """
         now = self._clock()
-        return [r for r, attempt in self._attempts.items() if now - attempt.started > limit_s]
+        found = []
+        for reference, attempt in islice(self._attempts.items(), n_workers):
+            if attempt.due_from is None:
+                attempt.due_from = now
+            if now - attempt.due_from > limit_s:
+                found.append(reference)
+        return found
 
     def _remove(self, reference: ReferenceT) -> _Attempt[PlanT, ReferenceT]:
         attempt = self._attempts.pop(reference)

@@ -89,10 +89,12 @@ class ChildPlan:
     Attributes:
         trial: The trial.
         needs: Nothing: the parents are part of the context.
+        phase: The only one there is.
     """
 
     trial: Trial
     needs: tuple[str, ...] = ()
+    phase: str = "trials"
 
     def abandoned(
         self, status: Literal["failed", "lost"], reason: str, attempts: int

@@ -312,6 +312,7 @@ class Sum:
     index: int
     number: int
     needs: tuple[str, ...] = ()
+    phase: str = "sums"
 
     def abandoned(self, status: str, reason: str, attempts: int) -> Total:
         return Total(self.index, None, status, reason, attempts=attempts)

@@ -21,6 +21,7 @@ class Piece:
     """A plan that needs one genome of its own."""
 
     index: int
+    phase: str = "pieces"
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def batch_of(n_plans: int) -> Batch:
 
 def flight_with(clock: Clock, durations: Sequence[float], factor: float = FACTOR) -> Flight:
     """Return a flight in which batches of two plans have taken such times on node ``a``."""
-    flight: Flight = Flight(factor, clock)
+    flight: Flight = Flight(factor, clock=clock)
     for number, seconds in enumerate(durations):
         flight.add(f"done {number}", batch_of(2))
         clock.now += seconds
@@ -67,15 +67,46 @@ def test_a_batch_is_late_after_so_many_times_the_usual(clock, durations, n_plans
     assert flight.look_for_late() == 0  # it was told already
 
 
-@pytest.mark.parametrize(
-    ("durations", "factor"), [([], FACTOR), ([1, 1], FACTOR), ([1, 1, 1, 1], 0)]
-)
-def test_without_experience_or_when_switched_off_nothing_is_late(clock, durations, factor) -> None:
-    flight = flight_with(clock, durations, factor)
+def test_switched_off_nothing_is_late(clock) -> None:
+    flight = flight_with(clock, [1, 1, 1, 1], 0)
     flight.add("x", batch_of(2))
     clock.now += 1e6
     assert flight.look_for_late() == 0
     assert flight.to_copy(9) is None
+
+
+@pytest.mark.parametrize("n_finished", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("earlier", "limit"),
+    [
+        ([], 700),  # when a worker would have ended itself
+        ([10, 10, 10], 60),  # three times the usual of an earlier phase, for two plans
+    ],
+)
+def test_what_is_usual_before_enough_have_finished(clock, n_finished, earlier, limit) -> None:
+    flight: Flight = Flight(FACTOR, earlier, 700, clock)
+    for number in range(n_finished):
+        flight.add(number, batch_of(2))
+        clock.now += 20
+        flight.answered(number, "a")
+    flight.add("x", batch_of(2))
+    clock.now += limit
+    assert flight.look_for_late() == 0
+    clock.now += 1
+    assert flight.look_for_late() == 1
+    assert flight.to_copy(9)[0] == "x"
+
+
+def test_an_earlier_phase_tells_nothing_once_enough_have_finished(clock) -> None:
+    flight: Flight = Flight(FACTOR, [1] * 100, clock=clock)
+    for number in range(3):
+        flight.add(number, batch_of(1))
+        clock.now += 20
+        flight.answered(number, "a")
+    assert list(flight.durations()) == [20, 20, 20]
+    flight.add("x", batch_of(1))
+    clock.now += 60
+    assert flight.look_for_late() == 0
 
 
 def test_a_copy_prefers_a_node_that_has_answered_since_and_has_no_other_copy(clock) -> None:
@@ -174,10 +205,27 @@ def test_late_ones_leave_the_window_but_not_without_end(clock) -> None:
 
 
 def test_what_was_dispatched_too_long_ago_is_overdue(clock) -> None:
-    flight: Flight = Flight(0, clock)
+    flight: Flight = Flight(0, clock=clock)
     flight.add("x", batch_of(1))
+    assert flight.overdue(10, 2) == []
     clock.now += 5
     flight.add("y", batch_of(1))
+    assert flight.overdue(10, 2) == []
+    clock.now += 6
+    assert flight.overdue(10, 2) == ["x"]
     clock.now += 5
-    assert flight.overdue(10) == []
-    assert flight.overdue(9) == ["x"]
+    assert flight.overdue(10, 2) == ["x", "y"]
+
+
+def test_what_waits_for_others_is_not_overdue_though_workers_leave(clock) -> None:
+    flight: Flight = Flight(0, clock=clock)
+    for name in "abcde":
+        flight.add(name, batch_of(1))
+    for name in "abcd":  # dispatched while there were more workers than the one that is left
+        assert flight.overdue(10, 1) == []
+        clock.now += 9
+        assert flight.overdue(10, 1) == []
+        flight.answered(name, "a")
+    assert flight.overdue(10, 1) == []  # in flight for 36 s, but it was its turn only now
+    clock.now += 11
+    assert flight.overdue(10, 1) == ["e"]

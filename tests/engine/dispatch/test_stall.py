@@ -98,6 +98,7 @@ class Nap:
     attempts: int = 0
 
     needs = ()
+    phase: str = "naps"
 
 
 class Naps:
