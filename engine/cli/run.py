@@ -98,6 +98,9 @@ def evolve(
     help="Join a Ray cluster that asks nobody for a token.",
 )
 @click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting dispatch.*, no other."
+)
+@click.option(
     "--supervise",
     is_flag=True,
     help="Start the run again by itself where it was killed or its cluster was lost.",
@@ -108,13 +111,30 @@ def resume(
     workers: int | None,
     address: str | None,
     allow_insecure_cluster: bool,
+    overrides: tuple[str, ...],
     supervise: bool,
     quiet: bool,
 ) -> None:
-    """Go on with a run that was stopped; it ends as if it had not been."""
+    """Go on with a run that was stopped; it ends as if it had not been.
+
+    It works where it did before, unless --workers asks for a Ray of this machine (or, with 0, for
+    none) or --address for a cluster.
+    """
     if not (run_dir / CONFIG).is_file():
         raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {CONFIG}")
-    config = load_config(str(run_dir / CONFIG), _dispatch(workers, address, allow_insecure_cluster))
+    for override in overrides:
+        if not override.strip().startswith("dispatch."):
+            raise ConfigError(
+                f"--set {override}: a run that has begun keeps its settings; resume takes those "
+                "that say how it is dispatched, such as dispatch.stall_timeout_s=30"
+            )
+    moved = []
+    if address is None and workers is not None:
+        moved.append("dispatch.address=local")
+    if workers is None and address not in (None, "local"):
+        moved.append("dispatch.workers=null")  # a run without Ray has 0 there
+    asked = _dispatch(workers, address, allow_insecure_cluster)
+    config = load_config(str(run_dir / CONFIG), [*overrides, *moved, *asked])
     _launch(config, run_dir, supervise, quiet)
 
 

@@ -99,6 +99,48 @@ def test_a_resumed_run_keeps_its_settings_but_for_the_workers(launches, tmp_path
     assert config.dispatch.workers == 0
 
 
+def resumed(launches: Launches, recorded: str, *arguments: str) -> RunConfig:
+    """Return the configuration with which a run is resumed that recorded some of ``dispatch``."""
+    Path("run").mkdir(exist_ok=True)
+    Path("run/config.yaml").write_text(f"dispatch: {{{recorded}}}", encoding="utf-8")
+    done = invoke(run.resume, "run", *arguments)
+    assert done.exit_code == 0, done.exception
+    return launches.pop()[0]
+
+
+def test_a_run_of_a_cluster_is_resumed_on_this_machine_where_workers_are_asked_for(
+    launches,
+) -> None:
+    for n_workers in (0, 3):
+        here = resumed(launches, "address: 'head:6379'", "--workers", str(n_workers)).dispatch
+        assert (here.address, here.workers) == ("local", n_workers)
+    there = resumed(launches, "address: 'head:6379'").dispatch
+    assert (there.address, there.workers) == ("head:6379", None)
+
+
+def test_a_run_without_ray_is_resumed_on_a_cluster(launches) -> None:
+    there = resumed(launches, "workers: 0", "--address", "auto").dispatch
+    assert (there.address, there.workers) == ("auto", None)
+    here = resumed(launches, "workers: 0", "--address", "local").dispatch
+    assert (here.address, here.workers) == ("local", 0)
+
+
+def test_resume_takes_settings_of_dispatch_and_no_others(launches) -> None:
+    dispatch = resumed(
+        launches,
+        "attempts: 4, loss_attempts: 9",
+        *("--set", "dispatch.stall_timeout_s=30", "--set", "dispatch.attempts=1"),
+        *("--set", "dispatch.workers=1", "--workers", "2"),
+    ).dispatch
+    assert (dispatch.stall_timeout_s, dispatch.attempts, dispatch.loss_attempts) == (30, 1, 9)
+    assert dispatch.workers == 2
+    for setting in ("seed=1", "evolution.generations=20", "dispatch={}"):
+        done = invoke(run.resume, "run", "--set", setting)
+        assert isinstance(done.exception, ConfigError)
+        assert str(done.exception).startswith(f"--set {setting}: a run that has begun keeps its ")
+    assert launches == []
+
+
 def test_an_open_cluster_is_joined_by_a_word_of_its_own(launches) -> None:
     assert invoke(run.evolve, "smoke", "--address", "head:6379").exit_code == 0
     options = ("smoke", "--address", "head:6379", "--allow-insecure-cluster")
