@@ -71,7 +71,7 @@ class RayExecutor:
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._slots, self._slots_at = 1, -SLOTS_EVERY_S
         self._n_late = 0
-        self._durations: dict[str, Sequence[float]] = {}  # of each phase: seconds per plan
+        self._durations: Mapping[str, Sequence[float]] = {}  # seconds per plan, by phase
         task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
         self._warm_up = [task.remote(tuple(preload)) for _ in range(self.n_workers)]
         for module in plugins:
@@ -96,10 +96,9 @@ class RayExecutor:
         """Yield the results of each batch as it finishes; see ``Executor``."""
         shared = self._share(context)
         queue = deque(batches)
-        phase = batches[0].plans[0].phase if batches else ""
         flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(
             self._limits.speculation,
-            self._durations.get(phase, ()),
+            self._durations,
             hard_limit_s(self._limits.task_timeout_s),
         )
         watch = StallWatch(self._limits.stall_timeout_s, self._tell)
@@ -133,8 +132,9 @@ class RayExecutor:
                 queue.extendleft(reversed(again))
                 if results:
                     yield results
-            self._durations[phase] = flight.durations()
             watch.progress()  # at the end: what the driver does with results is no stall
+
+        self._durations = flight.durations()
 
     def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from engine.dispatch.executor import Batch, PlanT
@@ -59,10 +60,10 @@ class Flight(Generic[PlanT, ReferenceT]):
     """The dispatches of one phase that have not answered, oldest first.
 
     Args:
-        factor: A batch is late once it takes so many times the median of those that finished,
-            per plan; 0: none ever is.
-        earlier: Seconds per plan that batches of earlier phases of the same name took. They tell
-            what is usual until enough of this one have finished.
+        factor: A batch is late once it takes so many times the median of those of its phase that
+            finished, per plan; 0: none ever is.
+        earlier: Seconds per plan that batches took in earlier flights, by phase. They tell what is
+            usual until enough have finished in this one.
         at_most_s: Seconds after which a batch is late where nothing tells what is usual.
         clock: Seconds since any moment.
     """
@@ -70,7 +71,7 @@ class Flight(Generic[PlanT, ReferenceT]):
     def __init__(
         self,
         factor: float,
-        earlier: Sequence[float] = (),
+        earlier: Mapping[str, Sequence[float]] = MappingProxyType({}),
         at_most_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,7 +80,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         self._at_most_s = at_most_s
         self._clock = clock
         self._attempts: dict[ReferenceT, _Attempt[PlanT, ReferenceT]] = {}
-        self._durations: deque[float] = deque(maxlen=KEPT)  # seconds per plan
+        self._durations: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._answered: dict[str, float] = {}  # when a node answered last
         self._n_late = 0
         self._look_at = 0.0
@@ -122,23 +123,31 @@ class Flight(Generic[PlanT, ReferenceT]):
         if self._factor == 0 or now < self._look_at:
             return 0
         self._look_at = now + LOOK_EVERY_S
-        durations = self.durations()
-        usual = statistics.median(durations) if len(durations) >= SAMPLES else math.inf
+        usual = {
+            phase: statistics.median(durations)
+            for phase, durations in self.durations().items()
+            if len(durations) >= SAMPLES
+        }
         before = self._n_late
         for attempt in self._attempts.values():
-            limit_s = max(MINIMUM_S, self._factor * usual * len(attempt.batch.plans))
-            if usual == math.inf:
-                limit_s = self._at_most_s
+            plans, limit_s = attempt.batch.plans, self._at_most_s
+            if plans[0].phase in usual:
+                limit_s = max(MINIMUM_S, self._factor * usual[plans[0].phase] * len(plans))
             if not attempt.is_late and now - attempt.started > limit_s:
                 attempt.is_late = True
                 self._n_late += 1
         return self._n_late - before
 
-    def durations(self) -> Sequence[float]:
-        """Return seconds per plan of the last batches, of earlier phases too where they are few."""
-        if len(self._durations) >= SAMPLES:
-            return self._durations
-        return [*self._earlier, *self._durations]
+    def durations(self) -> dict[str, Sequence[float]]:
+        """Return seconds per plan of the last batches of each phase.
+
+        Earlier flights are included where there are few in this one.
+        """
+        found: dict[str, Sequence[float]] = dict(self._earlier)
+        for phase, seconds in self._durations.items():
+            few = found.get(phase, []) if len(seconds) < SAMPLES else []
+            found[phase] = [*few, *seconds]
+        return found
 
     def to_copy(self, n_workers: int) -> tuple[ReferenceT, Batch[PlanT], str | None] | None:
         """Return the oldest late batch that may be started once more now.
@@ -168,7 +177,8 @@ class Flight(Generic[PlanT, ReferenceT]):
         """Note that results came from a node, and return the twin, which is of no use any more."""
         attempt = self._remove(reference)
         now = self._clock()
-        self._durations.append((now - attempt.started) / len(attempt.batch.plans))
+        plans = attempt.batch.plans
+        self._durations[plans[0].phase].append((now - attempt.started) / len(plans))
         self._answered[node] = now
         if attempt.twin is not None:
             self._remove(attempt.twin)

@@ -29,8 +29,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def batch_of(n_plans: int) -> Batch:
-    return Batch(tuple(SimpleNamespace(needs=()) for _ in range(n_plans)), {})
+def batch_of(n_plans: int, phase: str = "children") -> Batch:
+    return Batch(tuple(SimpleNamespace(needs=(), phase=phase) for _ in range(n_plans)), {})
 
 
 def flight_with(clock: Clock, durations: Sequence[float], factor: float = FACTOR) -> Flight:
@@ -79,8 +79,9 @@ def test_switched_off_nothing_is_late(clock) -> None:
 @pytest.mark.parametrize(
     ("earlier", "limit"),
     [
-        ([], 700),  # when a worker would have ended itself
-        ([10, 10, 10], 60),  # three times the usual of an earlier phase, for two plans
+        ({}, 700),  # when a worker would have ended itself
+        ({"elites": [10, 10, 10]}, 700),  # which tells nothing of children
+        ({"children": [10, 10, 10]}, 60),  # three times the usual, for two plans
     ],
 )
 def test_what_is_usual_before_enough_have_finished(clock, n_finished, earlier, limit) -> None:
@@ -97,16 +98,18 @@ def test_what_is_usual_before_enough_have_finished(clock, n_finished, earlier, l
     assert flight.to_copy(9)[0] == "x"
 
 
-def test_an_earlier_phase_tells_nothing_once_enough_have_finished(clock) -> None:
-    flight: Flight = Flight(FACTOR, [1] * 100, clock=clock)
+def test_earlier_flights_tell_nothing_once_enough_have_finished(clock) -> None:
+    flight: Flight = Flight(FACTOR, {"children": [1] * 100, "elites": [1] * 100}, clock=clock)
     for number in range(3):
         flight.add(number, batch_of(1))
         clock.now += 20
         flight.answered(number, "a")
-    assert list(flight.durations()) == [20, 20, 20]
-    flight.add("x", batch_of(1))
+    assert flight.durations() == {"children": [20, 20, 20], "elites": [1] * 100}
+    flight.add("child", batch_of(1))
+    flight.add("elite", batch_of(1, "elites"))
     clock.now += 60
-    assert flight.look_for_late() == 0
+    assert flight.look_for_late() == 1
+    assert flight.to_copy(9)[0] == "elite"
 
 
 def test_a_copy_prefers_a_node_that_has_answered_since_and_has_no_other_copy(clock) -> None:
