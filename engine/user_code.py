@@ -36,11 +36,16 @@ def blamed(culprit: str) -> Iterator[None]:
 
     Raises:
         ConceptionError: Anything was raised.
+        MemoryError: There was not enough memory. That may be the machine's fault, so that it is
+            for the executor to try the child again.
     """
     try:
         yield
     except GenomeError as error:
         raise ConceptionError(shortened(str(error))) from error  # names the operator itself
+    except MemoryError as error:
+        reason = told(error).partition(": ")[2] or "out of memory"
+        raise MemoryError(f"{culprit}: {reason}{where_raised(error)}") from error
     except (Exception, SystemExit) as error:
         said, where = told(error), where_raised(error)
         if any(word in said for word in WRITES):

@@ -187,23 +187,16 @@ def test_an_operator_that_exits_ends_its_child_and_not_the_run(
     assert_same_birth(results[0], clean[0])
 
 
-def test_an_operator_that_runs_out_of_memory_is_not_tried_again(
+def test_an_operator_that_runs_out_of_memory_is_tried_again_alone_and_then_failed(
     make_executor, context, make_plan, clean, tmp_path
 ) -> None:
-    bad = Troubled(tmp_path / "log", "memory")
-    results = run(
-        make_executor(DispatchConfig()),
-        context,
-        [Batch.of([make_plan(0), make_plan(1, bad), make_plan(2)], {})],
-    )
-    assert results[1].status == "failed"
+    log = tmp_path / "log"
+    bad = {"operator": Troubled(log, "memory")}
     text = Path(__file__).read_text(encoding="utf-8")
     line = text[: text.index("raise MemoryError")].count("\n") + 1
-    said = f"troubled: MemoryError: too large (test_executors.py, line {line})"  # whoever called it
-    assert results[1].reason == said
-    assert (tmp_path / "log").stat().st_size == 1
-    assert_same_birth(results[0], clean[0])
-    assert_same_birth(results[2], clean[2])
+    said = f"MemoryError: troubled: too large (test_executors.py, line {line})"  # whoever called it
+    executor = make_executor(DispatchConfig(speculation=0))
+    check_isolation(executor, context, make_plan, clean, bad, log, 4, 2, said)
 
 
 def test_once_stopped_nothing_new_is_started_and_what_is_in_flight_is_yielded(
