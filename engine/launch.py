@@ -12,6 +12,7 @@ from engine.config import RunConfig
 from engine.dispatch.workers import executor_of, stop_on_signals
 from engine.errors import ConfigError
 from engine.evolution import evolve
+from engine.hang_watch import watched
 from engine.layout import JOURNAL
 from engine.learning.states import load_states
 from engine.learning.teachers import load_teachers
@@ -34,6 +35,11 @@ def launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champi
         RunInterruptedError: The user asked to stop.
         CultivarError: Something the user can mend; nothing that was finished is lost.
     """
+    with watched(progress, config.dispatch.stall_timeout_s) as told:
+        return _launch(config, run_directory, told)
+
+
+def _launch(config: RunConfig, run_directory: Path, progress: Progress) -> Champion:
     for plugin in config.plugins:
         load_plugin_file(plugin)
     if config.dispatch.workers == 0 and config.dispatch.address != "local":
