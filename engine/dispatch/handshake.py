@@ -14,6 +14,7 @@ import socket
 import time
 from pathlib import Path
 
+from engine.dispatch.tls import encrypted, uses_tls
 from engine.errors import ClusterUnavailableError, DispatchError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -64,13 +65,18 @@ def show_token(address: str, allow_insecure: bool) -> bool:
             ours, or it wants none.
     """
     host, port = knock(address)
-    if address.startswith("ray://") or os.environ.get("RAY_USE_TLS") == "1":
+    if address.startswith("ray://"):
         return own_token() is not None  # speaks otherwise; the nodes are asked later
     status = _status(host, port, None)
     if status is None:
+        tls = (
+            "check that the cluster uses TLS and knows who signed RAY_TLS_SERVER_CERT"
+            if uses_tls()
+            else "set RAY_USE_TLS=1 if the cluster uses TLS"
+        )
         raise ClusterUnavailableError(  # or a head that is about to start, or to end
             f"what listens at {address} does not answer like a Ray cluster: give the address "
-            "that 'ray start --head' printed, and set RAY_USE_TLS=1 if the cluster uses TLS"
+            f"that 'ray start --head' printed, and {tls}"
         )
     if status != UNAUTHENTICATED:
         if not allow_insecure:
@@ -121,10 +127,14 @@ def own_token() -> tuple[str, str] | None:
 
 
 def _status(host: str, port: int, token: str | None) -> int | None:
-    """Return the gRPC status of a call, or None where the answer is not gRPC."""
+    """Return the gRPC status of a call, or None where the answer is not gRPC.
+
+    Raises:
+        DispatchError: A certificate is not accepted.
+    """
     headers = {
         ":method": "POST",
-        ":scheme": "http",
+        ":scheme": "https" if uses_tls() else "http",
         ":path": METHOD,
         ":authority": f"{host}:{port}",
         "te": "trailers",
@@ -140,7 +150,7 @@ def _status(host: str, port: int, token: str | None) -> int | None:
     )
     answer, patience = b"", time.monotonic() + ANSWER_TIMEOUT_S
     try:
-        with socket.create_connection((host, port), CONNECT_TIMEOUT_S) as connection:
+        with _connection(host, port) as connection:
             connection.sendall(request)
             while (match := _STATUS.search(answer)) is None:
                 connection.settimeout(max(patience - time.monotonic(), 0.001))
@@ -151,6 +161,12 @@ def _status(host: str, port: int, token: str | None) -> int | None:
     except OSError:  # a time limit, or the other end hung up
         return None
     return int(match[1] or match[2])
+
+
+def _connection(host: str, port: int) -> socket.socket:
+    """Connect as Ray would: through TLS where it is told so."""
+    connection = socket.create_connection((host, port), CONNECT_TIMEOUT_S)
+    return encrypted(connection, host) if uses_tls() else connection
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -16,9 +17,10 @@ import pytest
 
 from engine.dispatch import handshake
 from engine.dispatch.handshake import own_token, show_token
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 TOKEN = "0123456789abcdef" * 4
+NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
 
 @pytest.fixture
@@ -153,13 +155,110 @@ def test_another_service_is_told_from_a_cluster(home, monkeypatch, banner, hangs
         thread.join()
 
 
-def test_with_tls_the_nodes_are_left_to_tell(home, monkeypatch) -> None:
-    monkeypatch.setenv("RAY_USE_TLS", "1")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        assert not show_token(address, allow_insecure=False)
-        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        assert show_token(address, allow_insecure=False)
+def make_certificates(folder: Path) -> dict[str, str]:
+    """Make an authority and a certificate for 127.0.0.1; return the variables that name them."""
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates are made by openssl, not found here")
+    authority = ["-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.crt"]
+    own = ["-CA", "ca.crt", "-CAkey", "ca.key", "-subj", "/CN=node", "-keyout", "node.key"]
+    own += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", "node.crt"]
+    for arguments in (authority, own):
+        command = ["openssl", "req", "-x509", *NEW_KEY, *arguments]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return {
+        "RAY_USE_TLS": "1",
+        "RAY_TLS_SERVER_CERT": str(folder / "node.crt"),
+        "RAY_TLS_SERVER_KEY": str(folder / "node.key"),
+        "RAY_TLS_CA_CERT": str(folder / "ca.crt"),
+    }
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> dict[str, str]:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> dict[str, str]:
+    """Return certificates of another authority."""
+    return make_certificates(tmp_path_factory.mktemp("others"))
+
+
+@pytest.fixture(scope="module")
+def tls_address(certificates, tmp_path_factory):
+    """Return the address of a cluster that uses TLS and wants a token."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    process, address = serve(certificates | token, tmp_path_factory.mktemp("gcs"))
+    yield address
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def environment(certificates, monkeypatch):
+    """Return the environment of somebody whose certificates and token are right."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    for name, value in (certificates | {"RAY_AUTH_TOKEN": TOKEN}).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.ray
+def test_a_token_is_tried_through_tls(tls_address, environment) -> None:
+    assert show_token(tls_address, allow_insecure=False)
+    environment.setenv("RAY_AUTH_TOKEN", "f" * 64)
+    with pytest.raises(DispatchError, match="does not take the token of RAY_AUTH_TOKEN"):
+        show_token(tls_address, allow_insecure=False)
+
+
+@pytest.mark.ray
+def test_somebody_without_tls_is_told_of_it(tls_address, environment) -> None:
+    environment.delenv("RAY_USE_TLS")
+    with pytest.raises(ClusterUnavailableError, match="set RAY_USE_TLS=1 if the cluster"):
+        show_token(tls_address, allow_insecure=False)
+
+
+@pytest.mark.ray
+def test_a_certificate_of_another_authority_is_refused_by_either_side(
+    tls_address, environment, others
+) -> None:
+    with environment.context() as changed:
+        changed.setenv("RAY_TLS_CA_CERT", others["RAY_TLS_CA_CERT"])
+        with pytest.raises(DispatchError, match=r"certificate that 127\.0\.0\.1 shows is not acc"):
+            show_token(tls_address, allow_insecure=False)
+    for name in ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY"):
+        environment.setenv(name, others[name])
+    with pytest.raises(ClusterUnavailableError, match="knows who signed RAY_TLS_SERVER_CERT"):
+        show_token(tls_address, allow_insecure=False)
+
+
+@pytest.mark.ray
+def test_a_certificate_has_to_name_the_host(tls_address, environment) -> None:
+    with pytest.raises(DispatchError, match=r"shows is not accepted: Hostname mismatch.*localhost"):
+        show_token(tls_address.replace("127.0.0.1", "localhost"), allow_insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("", "RAY_TLS_SERVER_KEY is not set"), ("/no/file", "/no/file cannot be read")],
+)
+def test_files_that_are_not_there_are_named(environment, value, reason) -> None:
+    environment.setenv("RAY_TLS_SERVER_KEY", value)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(DispatchError, match=f"must name PEM files of this machine: {reason}"),
+    ):
+        show_token(f"127.0.0.1:{listener.getsockname()[1]}", allow_insecure=False)
+
+
+def test_one_that_keeps_silent_is_not_waited_for(environment) -> None:
+    environment.setattr(handshake, "CONNECT_TIMEOUT_S", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(ClusterUnavailableError, match="does not answer like a Ray .* uses TLS and"),
+    ):
+        show_token(f"127.0.0.1:{listener.getsockname()[1]}", allow_insecure=False)
 
 
 @pytest.mark.parametrize(
