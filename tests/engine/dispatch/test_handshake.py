@@ -256,7 +256,7 @@ def test_one_that_keeps_silent_is_not_waited_for(environment) -> None:
     environment.setattr(handshake, "CONNECT_TIMEOUT_S", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        pytest.raises(ClusterUnavailableError, match="does not answer like a Ray .* uses TLS and"),
+        pytest.raises(ClusterUnavailableError, match=r"does not answer like a Ray .* uses TLS and"),
     ):
         show_token(f"127.0.0.1:{listener.getsockname()[1]}", allow_insecure=False)
 
