@@ -35,6 +35,7 @@ from engine.record_checks import check_teachers, understood
 from engine.records import now, scores
 from engine.run_directory import RunDirectory
 from engine.seeding import Purpose, key
+from populations.durable import make_folder
 from populations.leaderboard import Row
 from populations.network import NetworkSpec
 from populations.plans import Kind
@@ -173,7 +174,7 @@ def _teachers(
             lambda name, step, mean: tell(f"{name}: {mean:.1f} after {step:,} steps"),
             lambda: tell(""),
         )
-    (directory.path / "teachers").mkdir(exist_ok=True)
+    make_folder(directory.path / "teachers")
     entries = []
     for teacher in teachers:
         path = teacher_path(directory.path, teacher.name)

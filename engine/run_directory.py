@@ -20,6 +20,7 @@ from engine.recipe_table import RecipeRow, table_bytes
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from engine.run_lock import take_lock
 from engine.write_failure import write_failure
+from populations.durable import make_folder
 from populations.errors import JournalError, LeaderboardError
 from populations.genome import Genome
 from populations.journal import Journal, read_journal
@@ -87,7 +88,7 @@ class RunDirectory:
                 f"{path} is not empty and not a run directory; choose another --run-dir"
             )
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot create the run directory {path}: {error.strerror}"
@@ -249,7 +250,7 @@ class RunDirectory:
     def save_genomes(self, generation: int, genomes: Iterable[Genome]) -> None:
         """Write the genomes born in a generation into its pack."""
         folder = self.path / "genomes"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         distinct = {genome.id: genome for genome in genomes}
         if distinct:
             save_pack(pack_path(self.path, generation), distinct.values())

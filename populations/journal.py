@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from populations.durable import sync_folder
 from populations.errors import JournalError
 
 FORMAT = "cultivar-journal"
@@ -60,7 +61,7 @@ class Journal:
         journal = cls(path, file, _START, dropped=0)
         try:
             journal._write(_HEADER, _AFTER_HEADER)
-            _sync_directory(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             journal.close()
             raise JournalError(f"cannot create the journal {path}: {error.strerror}") from error
@@ -279,17 +280,6 @@ def _canonical(event: Mapping[str, Any]) -> bytes:
 
 def _line(payload: bytes, crc: int) -> bytes:
     return b"%s%08x%s%s%s" % (_PREFIX, crc, _MIDDLE, payload, _SUFFIX)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the entry of a new file durable; Windows cannot and need not open directories."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 
 import pandas as pd
 
+from populations.durable import put_in_place
 from populations.errors import LeaderboardError
 from populations.leaderboard_columns import (
     ADDED,
@@ -76,7 +77,7 @@ class LeaderboardWriter:
                 writer.writerows(self.columns.cells(row) for row in rows)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path)
+            put_in_place(temporary, self.path)
         except OSError as error:
             raise LeaderboardError(f"cannot write {self.path}: {error.strerror}") from error
         finally:

@@ -20,6 +20,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
+from populations.durable import make_folder, put_in_place
 from populations.errors import GenomeFileError
 
 FORMAT = 1
@@ -49,6 +50,8 @@ def canonical_json(values: Any) -> str:
 def write_atomically(path: StrPath, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
+    The new one outlasts a power failure once this returns.
+
     Args:
         path: Where to write; missing folders are made.
         content: The whole file.
@@ -58,14 +61,14 @@ def write_atomically(path: StrPath, content: bytes) -> None:
             names ``path``.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        put_in_place(temporary, target)
     except OSError as error:
         # Writing names no file, and a user does not know the temporary one.
         raise OSError(error.errno, error.strerror, str(target)) from error
