@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from engine.config import DispatchConfig
 
 # The command as it is, but that it does not wait for long before it starts a run again, and that
 # the disk takes its time.
@@ -25,6 +31,22 @@ os.fsync = lambda descriptor: (time.sleep(0.05), fsync(descriptor))
 from engine.cli.main import main
 """
 SCRIPT = f"{IMPATIENT}\nmain()"
+# The command as it is, but that it keeps which plans it sends to workers.
+COUNTING = """
+import json, os
+from engine.dispatch.speculation import Flight
+from engine.cli.main import main
+
+def counted(add):
+    def send(self, reference, batch, *more):
+        with open(os.environ["SENT"], "a") as file:
+            file.writelines(json.dumps(plan.key) + "\\n" for plan in batch.plans)
+        return add(self, reference, batch, *more)
+    return send
+
+Flight.add = counted(Flight.add)
+main()
+"""
 AGAIN = re.compile(r"^the process of the run (.*); it is started again in ([\d.]+) s$", re.M)
 JOURNAL = "journal.jsonl"
 
@@ -180,3 +202,124 @@ def test_a_supervisor_is_small_and_stops_together_with_the_run(
     command.signal(signal.SIGCONT)
     assert command.end()[0] == 0
     assert_same_outcome(run)
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+class Head:
+    """The head of a Ray cluster, with two CPUs, that asks for a token and listens on loopback."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self._home = home
+        self.port = port
+        token = home / "token"
+        token.touch(mode=0o600)
+        token.write_text("6" * 64, encoding="utf-8")
+        self.variables = {
+            "RAY_TMPDIR": str(home),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every socket on 127.0.0.1
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, a new cluster each time, and wait until it is there."""
+        inherited = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+        log = self._home / f"log-{time.monotonic_ns()}"
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                    *("--num-cpus=2", f"--object-store-memory={200 * 2**20}"),
+                    *("--node-ip-address=127.0.0.1", f"--port={self.port}"),
+                    *("--include-dashboard=false", f"--ray-client-server-port={free_port()}"),
+                ],
+                env=inherited | self.variables,
+                cwd=self._home,
+                start_new_session=True,
+                stdout=file,
+                stderr=file,
+            )
+        eventually(lambda: b"Ray runtime started" in log.read_bytes(), f"no head, see {log}", 120)
+
+    def kill(self) -> None:
+        """Kill all of its processes, as if the machine had lost its power."""
+        if self._process is None:
+            return
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                if entry.name.isdigit() and os.getsid(int(entry.name)) == self._process.pid:
+                    os.kill(int(entry.name), signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+
+@pytest.fixture
+def head() -> Iterator[Head]:
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as home:
+        one = Head(Path(home), free_port())
+        try:
+            one.start()
+            yield one
+        finally:
+            one.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_supervised_run_outlasts_the_head_of_its_cluster(
+    start: Any,
+    head: Head,
+    small: Path,
+    assert_same_outcome: Any,
+    tmp_path: Path,
+    fault_row: Any,
+) -> None:
+    run, journal, sent = tmp_path / "run", tmp_path / "run" / JOURNAL, tmp_path / "sent"
+    config = tmp_path / "small.yaml"
+    text = small.read_text(encoding="utf-8").replace("dispatch: {workers: 0}", "")
+    config.write_text(f"name: small-3\n{text}", encoding="utf-8")
+    command = start(
+        *("evolve", config, "--run-dir", run, "--supervise"),
+        *("--address", f"127.0.0.1:{head.port}", "--set", "dispatch.stall_timeout_s=5"),
+        script=COUNTING,
+        variables=head.variables | {"SENT": str(sent)},
+    )
+    command.wait_for(journal, b'"generation":1', 120)
+    head.kill()
+    killed_at = time.monotonic()
+    eventually(lambda: AGAIN.findall(command.errors()), "not noticed", 300)
+    noticed_s = time.monotonic() - killed_at
+    eventually(lambda: len(AGAIN.findall(command.errors())) > 1, "not started again")
+    recorded = journal.read_bytes()
+    head.start()
+    started_at = time.monotonic()
+    eventually(lambda: journal.stat().st_size > len(recorded), "does not go on", 120)
+    going_on_s = time.monotonic() - started_at
+    code, _, errors = command.end(240)
+    assert code == 0, errors
+    assert_same_outcome(run)
+    assert journal.read_bytes().startswith(recorded), "something was done again and recorded"
+    first, *others = (ending for ending, _ in AGAIN.findall(errors))
+    assert first == "ended with exit code 1"  # by Ray, in C++
+    assert set(others) == {"found no cluster to work on"}
+    hangs = re.findall(r"^\[.*\] no progress for .*, phase breeding: .* in ray\.", errors, re.M)
+    assert len(hangs) > 1
+    dispatched = sent.read_text(encoding="utf-8").splitlines()
+    again = len(dispatched) - len(set(dispatched))
+    # What was in flight, three batches of four on two CPUs; a batch may be sent to nowhere, too.
+    assert again <= 3 * 4 * DispatchConfig().loss_attempts
+    fault_row(
+        fault="head of the cluster lost, under `--supervise`",
+        how="`kill -9` of all its processes, no other node; then another cluster at its address",
+        noticed=f"{noticed_s:.0f} s, by Ray, which ends the driver; a line says before where it "
+        "hangs",
+        extra=f"{again} births and evaluations sent again, besides {len(set(dispatched))}",
+        outcome=f"same bytes; went on {going_on_s:.0f} s after there was a cluster",
+    )
