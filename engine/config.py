@@ -162,7 +162,8 @@ class DispatchConfig(Section):
     """Where the work is done; changes nothing that comes out, but for what is given up here."""
 
     address: str = "local"
-    """``local`` starts a private Ray, ``auto`` joins the one running here, or ``host:port``."""
+    """``local`` starts a private Ray; ``auto`` (one that runs here), ``host:port`` or
+    ``ray://host:port`` (its server for clients) joins a cluster."""
     workers: CountOrZero | None = None
     """Ray workers of a local start; 0 works in this process without Ray; null takes all cores."""
     task_timeout_s: Positive = 600.0

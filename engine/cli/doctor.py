@@ -29,7 +29,7 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--address", default="local", help="local, auto (a cluster here), or HOST:PORT.")
+@click.option("--address", default="local", help="local, auto (a cluster here), HOST:PORT, or ray://HOST:PORT.")
 @click.option("--workers", type=click.IntRange(min=1), help="Workers of a local Ray.")
 @click.option(
     "--allow-insecure-cluster",

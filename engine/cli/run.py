@@ -24,7 +24,7 @@ TOP = 10
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Default: runs/<preset>-<seed>.")
 @click.option("--seed", type=int, help="Overrides the setting seed.")
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
-@click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option("--address", help="local, auto (a cluster here), HOST:PORT, or ray://HOST:PORT.")
 @click.option(
     "--allow-insecure-cluster",
     is_flag=True,
@@ -91,7 +91,7 @@ def evolve(
 @click.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--workers", type=int, help="Workers of a local Ray; 0 works without Ray.")
-@click.option("--address", help="local, auto (a cluster on this machine), or HOST:PORT.")
+@click.option("--address", help="local, auto (a cluster here), HOST:PORT, or ray://HOST:PORT.")
 @click.option(
     "--allow-insecure-cluster",
     is_flag=True,

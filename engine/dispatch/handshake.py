@@ -19,9 +19,13 @@ from engine.errors import ClusterUnavailableError, DispatchError
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 3.0
-METHOD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""What Ray's clients ask for first; it changes nothing."""
-UNAUTHENTICATED = 16
+HEAD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""What drivers and nodes ask the head for first; it changes nothing."""
+CLIENT_SERVER = "/ray.rpc.RayletDriver/ClusterInfo"
+"""What Ray Client asks for first; without the name of a client there is nothing to tell."""
+CLIENT = "ray://"
+"""What the address of a client server begins with."""
+UNIMPLEMENTED, UNAUTHENTICATED = 12, 16
 TOKEN_FILE = "~/.ray/auth_token"
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -37,9 +41,12 @@ def knock(address: str) -> tuple[str, int]:
     Raises:
         DispatchError: The address is none, or nobody listens there.
     """
-    match = re.fullmatch(r"(?:ray://)?(?P<host>\[[^\]]+\]|[^:\[\]/]+):(?P<port>\d{1,5})", address)
+    pattern = r"(?P<host>\[[^\]]+\]|[^:\[\]/]+):(?P<port>\d{1,5})"
+    match = re.fullmatch(pattern, address.removeprefix(CLIENT))
     if match is None or not 0 < int(match["port"]) < 2**16:
-        raise DispatchError(f"--address must be local, auto or HOST:PORT, not {address!r}")
+        raise DispatchError(
+            f"--address must be local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}"
+        )
     host, port = match["host"].strip("[]"), int(match["port"])
     try:
         socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
@@ -54,7 +61,7 @@ def show_token(address: str, allow_insecure: bool) -> bool:
     """Find out whether a cluster wants a token, and whether it takes ours.
 
     Args:
-        address: ``host:port``.
+        address: ``host:port`` or ``ray://host:port``.
         allow_insecure: Whether a cluster may be joined that asks nobody for a token.
 
     Returns:
@@ -65,9 +72,8 @@ def show_token(address: str, allow_insecure: bool) -> bool:
             ours, or it wants none.
     """
     host, port = knock(address)
-    if address.startswith("ray://"):
-        return own_token() is not None  # speaks otherwise; the nodes are asked later
-    status = _status(host, port, None)
+    method = CLIENT_SERVER if address.startswith(CLIENT) else HEAD
+    status = _status(host, port, method, None)
     if status is None:
         tls = (
             "check that the cluster uses TLS and knows who signed RAY_TLS_SERVER_CERT"
@@ -78,6 +84,8 @@ def show_token(address: str, allow_insecure: bool) -> bool:
             f"what listens at {address} does not answer like a Ray cluster: give the address "
             f"that 'ray start --head' printed, and {tls}"
         )
+    if status == UNIMPLEMENTED:
+        raise DispatchError(_other_door(address))
     if status != UNAUTHENTICATED:
         if not allow_insecure:
             raise DispatchError(open_to_everyone(address))
@@ -89,12 +97,26 @@ def show_token(address: str, allow_insecure: bool) -> bool:
             f"the cluster's token to {TOKEN_FILE} (mode 0600), or name it in RAY_AUTH_TOKEN_PATH"
         )
     token, source = found
-    if _status(host, port, token) == UNAUTHENTICATED:
+    if _status(host, port, method, token) == UNAUTHENTICATED:
         raise DispatchError(
             f"the Ray cluster at {address} does not take the token of {source}: put the "
             "cluster's own token there"
         )
     return True
+
+
+def _other_door(address: str) -> str:
+    """Return what to do about an address where another part of Ray listens."""
+    if address.startswith(CLIENT):
+        return (
+            f"no client server listens at {address}: give the port that 'ray start --head' has for "
+            "clients (--ray-client-server-port, usually 10001), or, on a machine of the cluster, "
+            "its --port without ray://"
+        )
+    return (
+        f"the head of a Ray cluster does not listen at {address}: give the address that "
+        f"'ray start --head' printed, or write ray://{address} if this is its port for clients"
+    )
 
 
 def open_to_everyone(address: str) -> str:
@@ -126,7 +148,7 @@ def own_token() -> tuple[str, str] | None:
     return (token, str(path)) if token else None
 
 
-def _status(host: str, port: int, token: str | None) -> int | None:
+def _status(host: str, port: int, method: str, token: str | None) -> int | None:
     """Return the gRPC status of a call, or None where the answer is not gRPC.
 
     Raises:
@@ -135,7 +157,7 @@ def _status(host: str, port: int, token: str | None) -> int | None:
     headers = {
         ":method": "POST",
         ":scheme": "https" if uses_tls() else "http",
-        ":path": METHOD,
+        ":path": method,
         ":authority": f"{host}:{port}",
         "te": "trailers",
         "content-type": "application/grpc",

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.dispatch.handshake import show_token
+from engine.dispatch.handshake import CLIENT, show_token
 from engine.errors import ClusterUnavailableError, DispatchError
 
 OBJECT_STORE_BYTES = 200 * 2**20
@@ -76,7 +76,8 @@ def joined_session(address: str, allow_insecure: bool = False) -> Iterator[None]
     """Be connected to a running cluster while the block runs.
 
     Args:
-        address: ``auto`` for a cluster that this machine belongs to, or ``host:port``.
+        address: ``auto`` for a cluster that this machine belongs to, ``host:port``, or, from any
+            machine, ``ray://host:port`` of a client server.
         allow_insecure: Whether a cluster may be joined that asks nobody for a token.
 
     Raises:
@@ -107,6 +108,8 @@ def _why_not(address: str, error: Exception) -> DispatchError:
         return DispatchError(
             f"the Ray cluster at {address} needs the same Python and Ray as here: {text}"
         )
+    if address.startswith(CLIENT):
+        return ClusterUnavailableError(f"the client server at {address} did not let us in: {text}")
     return ClusterUnavailableError(
         f"the Ray cluster at {address} did not let us in: {text}; check that a Ray node runs on "
         f"this machine (ray start --address={address} --num-cpus=0)"

@@ -29,8 +29,8 @@ def executor_of(
 
     Args:
         limits: Attempts and time limits.
-        address: ``local`` for a private Ray, ``auto`` for the cluster of this machine, or
-            ``host:port``.
+        address: ``local`` for a private Ray, ``auto`` for the cluster of this machine,
+            ``host:port``, or ``ray://host:port`` of its server for clients.
         n_workers: Workers of a private Ray; 0 works in this process, without Ray; None takes
             every core.
         plugins: Modules whose classes are sent to the workers by value.

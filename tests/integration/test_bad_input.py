@@ -352,7 +352,7 @@ def test_a_damaged_run_is_not_resumed(refused, reference, tmp_path, file, change
     [
         ("auto", "no Ray cluster runs on this machine: start one with 'ray start --head'"),
         ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
-        ("nonsense", "--address must be local, auto or HOST:PORT, not 'nonsense'"),
+        ("nonsense", "--address must be local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_told_within_seconds(

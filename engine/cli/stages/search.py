@@ -94,7 +94,7 @@ def search_options(space: str, **custom: tuple[Any, ...]) -> Callable[[F], F]:
             show_default=True,
             help="1 works in this process, more start a local Ray.",
         ),
-        click.option("--address", default="local", help="Ray cluster: auto, or HOST:PORT."),
+        click.option("--address", default="local", help="Ray cluster: auto, HOST:PORT, or ray://HOST:PORT."),
         click.option("--quiet", is_flag=True, help="Do not report progress."),
         # A search is no validator: its thresholds are recorded, and never gate anything.
         click.option("--report-only", is_flag=True, default=True, hidden=True),

@@ -39,7 +39,8 @@ class Workers:
 
     Attributes:
         n_workers: 1 for this process; more for as many of a private Ray.
-        address: ``local``, or the Ray cluster to join: ``auto`` or ``host:port``.
+        address: ``local``, or the Ray cluster to join: ``auto``, ``host:port`` or
+            ``ray://host:port``.
         attempts: Times that a single child may crash its worker or run out of time.
         loss_attempts: Times that the machine under a child may be lost.
         task_timeout_s: Seconds for one batch of children.

@@ -86,4 +86,4 @@ def test_workers_are_not_for_a_cluster() -> None:
 def test_an_address_that_is_none_is_named() -> None:
     error = run("--address", "head").exception
     assert isinstance(error, DispatchError)
-    assert "must be local, auto or HOST:PORT, not 'head'" in str(error)
+    assert "must be local, auto, HOST:PORT or ray://HOST:PORT, not 'head'" in str(error)

@@ -186,7 +186,7 @@ def test_an_unknown_host_fails_and_is_named(no_cluster) -> None:
     ["", "head", "head:", ":6379", "head:port", "head:0", "head:65536", "head:6379:1", "1:2:3:4"],
 )
 def test_a_malformed_address_is_named(no_cluster, address) -> None:
-    message = f"must be local, auto or HOST:PORT, not {address!r}"
+    message = f"must be local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}"
     with pytest.raises(DispatchError, match=message), joined_session(address):
         pytest.fail("joined a cluster without an address")
 

@@ -52,7 +52,9 @@ def test_no_workers_mean_this_process() -> None:
 
 def test_a_cluster_that_does_not_answer_is_an_error() -> None:
     with (
-        pytest.raises(DispatchError, match="must be local, auto or HOST:PORT, not 'nowhere'"),
+        pytest.raises(
+            DispatchError, match="must be local, auto, HOST:PORT or ray://HOST:PORT, not 'nowhere'"
+        ),
         executor_of(DispatchConfig(), "nowhere", None),
     ):
         pytest.fail("joined a cluster that does not exist")

@@ -138,7 +138,7 @@ def test_generations_print_both_scores(parents, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "error", "message"),
     [
-        ("--address nowhere", DispatchError, "--address must be local, auto or HOST:PORT"),
+        ("--address nowhere", DispatchError, "--address must be local, auto, HOST:PORT or "),
         ("--min-action-agreement 2", StageError, "--min-action-agreement must be a number from 0"),
         ("--alpha-values 0.5", StageError, "--alpha-values is for --search-space custom"),
         ("--primary-metric return", StageError, "--primary-metric return needs an environment"),
