@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.layout import CHAMPION, RECIPES, SUMMARY, pack_path, teacher_path
+from engine.layout import (
+    CHAMPION,
+    LARGEST_SUMMARY,
+    RECIPES,
+    SUMMARY,
+    pack_path,
+    teacher_path,
+)
 from engine.preparation import Prepared
 from engine.run_directory import RunDirectory
 from populations.leaderboard import FILE_NAME as LEADERBOARD
 from populations.population import Member, Record
+from populations.regular_files import read_regular
 from populations.storage import save_genome
 from populations.tensor_file import write_atomically
 
@@ -57,12 +65,12 @@ def crowned(directory: RunDirectory) -> Champion | None:
 def _read_summary(path: Path) -> dict[str, Any] | None:
     """Return what ``champion.json`` says, or None where it is damaged and to be written again."""
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = json.loads(read_regular(path, LARGEST_SUMMARY))
         fields = {name: summary[name] for name in (*TEXTS, *NUMBERS)}
         teachers = [
             (teacher["fitness_holdout"], teacher["size_bytes"]) for teacher in summary["teachers"]
         ]
-    except (LookupError, RecursionError, TypeError, ValueError):
+    except (LookupError, OSError, RecursionError, TypeError, ValueError):
         return None
     numbers = [*(fields[name] for name in NUMBERS), *itertools.chain(*teachers)]
     is_whole = (

@@ -15,7 +15,8 @@ from engine.config import RunConfig
 from engine.config_problems import find_problems, shown
 from engine.errors import ConfigError
 from engine.setting_list import Setting, describe_settings
-from engine.strict_yaml import parse_yaml, write_yaml
+from engine.strict_yaml import LONGEST, parse_yaml, write_yaml
+from populations.regular_files import is_regular, read_regular
 from strategies.registry import suggestion
 
 __all__ = [
@@ -25,6 +26,10 @@ __all__ = [
     "load_config",
     "preset_names",
 ]
+
+
+MOST_BYTES = 4 * LONGEST
+"""Bytes of the longest configuration, in UTF-8."""
 
 
 def load_config(preset_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> RunConfig:
@@ -83,14 +88,14 @@ def _read(source: str) -> str:
         return (presets_folder() / f"{source}.yaml").read_text(encoding="utf-8")
     path = Path(source)
     looks_like_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
-    if not looks_like_path and not path.is_file():
+    if not looks_like_path and not is_regular(path):
         guess = suggestion(source, preset_names())
         raise ConfigError(
             f"no preset is named {source!r}.{guess} Available: {', '.join(preset_names())}. "
             "The path of a file ends in .yaml"
         )
     try:
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, MOST_BYTES).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{source}: expected a configuration file, but it is missing. "

@@ -8,6 +8,8 @@ LOCK = "run.lock"
 STATES = "states.npz"
 CHAMPION = "champion.safetensors"
 SUMMARY = "champion.json"
+LARGEST_SUMMARY = 2**24
+"""Bytes that a summary can have."""
 RECIPES = "recipes.csv"
 SEARCH_SETTINGS = "search_config.json"
 GENERATIONS_SETTINGS = "multi_gen_config.json"

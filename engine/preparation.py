@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import socket
 import time
@@ -40,6 +39,7 @@ from populations.leaderboard import Row
 from populations.network import NetworkSpec
 from populations.plans import Kind
 from populations.population import Record
+from populations.regular_files import is_regular, sha256_of
 from populations.storage import load_weights, save_weights, write_atomically
 
 
@@ -180,7 +180,7 @@ def _teachers(
         path = teacher_path(directory.path, teacher.name)
         about = {"source": teacher.source, "steps": teacher.steps}
         save_weights(path, teacher.spec, teacher.weights, about)
-        entries.append({"name": teacher.name, **about, "sha256": _sha256(path)})
+        entries.append({"name": teacher.name, **about, "sha256": sha256_of(path)})
     directory.finish_stage("teachers", tuple, {"teachers": entries})
     return teachers
 
@@ -207,7 +207,7 @@ def _states(
     content = io.BytesIO()
     np.savez_compressed(content, states=states)
     write_atomically(path, content.getvalue())
-    directory.finish_stage("states", tuple, {"sha256": _sha256(path), "n_states": len(states)})
+    directory.finish_stage("states", tuple, {"sha256": sha256_of(path), "n_states": len(states)})
     return states
 
 
@@ -227,12 +227,8 @@ def _reread(path: Path, n_inputs: int) -> NDArray[np.float32]:
     return states
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _check_hash(path: Path, sha256: str) -> None:
-    if not path.is_file() or _sha256(path) != sha256:
+    if not is_regular(path) or sha256_of(path) != sha256:
         raise RunDirectoryError(
             f"{path} is missing or was altered since the run wrote it; "
             "put the original back, or start a new run"

@@ -14,6 +14,7 @@ from engine.config import NOT_IDENTITY, RunConfig
 from engine.errors import RunDirectoryError
 from engine.strict_yaml import parse_yaml
 from engine.versions import versions
+from populations.regular_files import sha256_of
 from populations.tensor_file import canonical_json
 
 DISTRIBUTIONS = ("cultivar", "torch", "numpy", "gymnasium", "ray")
@@ -98,9 +99,7 @@ def _digest(values: dict[str, Any]) -> str:
 
 def _plugins(config: RunConfig) -> dict[str, str]:
     """Return the SHA-256 of each plug-in file."""
-    return {
-        plugin: hashlib.sha256(Path(plugin).read_bytes()).hexdigest() for plugin in config.plugins
-    }
+    return {plugin: sha256_of(plugin) for plugin in config.plugins}
 
 
 def _cpu() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from engine.errors import RunDirectoryError
 from populations.leaderboard_columns import Cell, read_cell, write_cell
 from populations.plans import Align
+from populations.regular_files import lines_of, only_regular
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,15 @@ def read_table(path: Path) -> list[RecipeRow]:
         RunDirectoryError: The file is damaged.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
+        with open(path, encoding="utf-8", newline="", opener=only_regular) as file:
+            reader = csv.DictReader(lines_of(file))
             rows = [
                 RecipeRow(**{name: _value(name, row[name]) for name in NAMES}) for row in reader
             ]
         _check(rows)
     except FileNotFoundError:
         return []  # a run that has not come to its students yet, or of an earlier version
-    except (KeyError, RecursionError, TypeError, ValueError, csv.Error) as error:
+    except (KeyError, OSError, RecursionError, TypeError, ValueError, csv.Error) as error:
         raise RunDirectoryError(
             f"{path} is damaged; delete it, and 'cultivar resume {path.parent}' writes it again"
         ) from error

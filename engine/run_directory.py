@@ -26,6 +26,7 @@ from populations.genome import Genome
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
 from populations.plans import Result
+from populations.regular_files import lines_of, only_regular
 from populations.storage import save_pack
 from populations.tensor_file import write_atomically
 
@@ -176,10 +177,11 @@ class RunDirectory:
         A stage is finished before its rows are appended, and a disk may be full just then.
         """
         try:
-            with (self.path / FILE_NAME).open(encoding="utf-8", newline="") as file:
-                ends = collections.deque(file, maxlen=1)
+            file_path = self.path / FILE_NAME
+            with open(file_path, encoding="utf-8", newline="", opener=only_regular) as file:
+                ends = collections.deque(lines_of(file), maxlen=1)
                 file.seek(0)
-                n_lines = sum(1 for _ in csv.reader(file, strict=True))
+                n_lines = sum(1 for _ in csv.reader(lines_of(file), strict=True))
         except (OSError, ValueError, csv.Error):
             return False
         return n_lines == 1 + self._n_rows and ends[0].endswith("\n")

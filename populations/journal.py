@@ -20,9 +20,13 @@ from typing import Any, BinaryIO, Self
 
 from populations.durable import sync_folder
 from populations.errors import JournalError
+from populations.regular_files import only_regular
 
 FORMAT = "cultivar-journal"
 VERSION = 1
+LONGEST_HEADER = 1000
+LONGEST_LINE = 2**30
+"""Bytes: an event is read whole, so that a file of somebody else could fill the memory."""
 
 _PREFIX = b'{"crc":"'
 _MIDDLE = b'","event":'
@@ -134,6 +138,11 @@ class Journal:
                 ) from error
             crc = zlib.crc32(payload, crc)
             lines.append(_line(payload, crc))
+            if len(lines[-1]) >= LONGEST_LINE:
+                raise JournalError(
+                    f"an event with the keys {sorted(map(str, event))} has {len(payload):,} bytes; "
+                    f"a journal holds events of less than {LONGEST_LINE:,}"
+                )
             offset += len(lines[-1])
         if lines:
             self._write(b"".join(lines), _End(offset, crc))
@@ -218,13 +227,13 @@ def _events(path: Path, stop: int | None) -> Iterator[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[bytes, _End]]:
     """Yield each good line's event, as bytes, and the end of that line."""
     try:
-        file = path.open("rb")
+        file = open(path, "rb", opener=only_regular)  # noqa: SIM115  # closed below
     except FileNotFoundError as error:
         raise JournalError(f"there is no journal {path}") from error
     except OSError as error:
         raise JournalError(f"cannot read the journal {path}: {error.strerror}") from error
     with file:
-        header = file.readline()
+        header = file.readline(LONGEST_HEADER)
         if header != _HEADER:
             if _HEADER.startswith(header):
                 return
@@ -232,15 +241,17 @@ def _lines(path: Path) -> Iterator[tuple[bytes, _End]]:
         yield _HEADER_EVENT, _AFTER_HEADER
         end = _AFTER_HEADER
         number = 1
-        while line := file.readline():
+        while line := file.readline(LONGEST_LINE):
             number += 1
+            if len(line) == LONGEST_LINE:
+                raise JournalError(f"{path}, line {number}: it has {LONGEST_LINE:,} bytes or more")
             payload = line[_EVENT_START : -len(_SUFFIX)]
             crc = zlib.crc32(payload, end.crc)
             if line != _line(payload, crc):
                 # Without its line feed it is the last line, even if more of it arrives by now.
                 if not line.endswith(b"\n"):
                     return
-                if not file.readline() and not _opens_with_whole_line(line, end.crc):
+                if not file.readline(LONGEST_LINE) and not _opens_with_whole_line(line, end.crc):
                     return
                 raise JournalError(
                     f"{path}, line {number}: its checksum does not match; the line is corrupt, or "

@@ -30,6 +30,7 @@ from populations.leaderboard_columns import (
     in_order,
     read_cell,
 )
+from populations.regular_files import lines_of, only_regular
 
 __all__ = [
     "FILE_NAME",
@@ -215,7 +216,7 @@ def _file_of(path: Path) -> Path:
 
 def _open_text(path: Path) -> IO[str]:
     try:
-        return path.open(encoding="utf-8-sig", newline="")
+        return open(path, encoding="utf-8-sig", newline="", opener=only_regular)
     except OSError as error:
         raise LeaderboardError(f"cannot read {path}: {error.strerror}") from error
 
@@ -284,7 +285,7 @@ def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
             yield reader.line_num, cells
     except UnicodeDecodeError as error:
         raise LeaderboardError(f"{path} is not a leaderboard: it is not UTF-8 text") from error
-    except csv.Error as error:
+    except (csv.Error, ValueError) as error:
         raise LeaderboardError(f"{path}, line {reader.line_num}: {error}") from error
     # After the rows: another schema version is told by its number, not by its other columns.
     if missing := [name for name in FIXED if name not in (*header, *ADDED)]:
@@ -294,7 +295,7 @@ def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _whole_lines(file: IO[str]) -> Iterator[str]:
-    for line in file:
+    for line in lines_of(file):
         if not line.endswith(("\n", "\r")):
             return
         yield line

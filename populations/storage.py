@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from populations.errors import GenomeError, GenomeFileError
 from populations.genome import Genome, Lineage
 from populations.network import NetworkSpec, Weights
+from populations.regular_files import StrPath
 from populations.tensor_file import (
     FORMAT,
     LENGTH_BYTES,
-    StrPath,
     Tensors,
     canonical_json,
     file_content,

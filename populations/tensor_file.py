@@ -22,6 +22,7 @@ from safetensors import SafetensorError, deserialize
 
 from populations.durable import make_folder, put_in_place
 from populations.errors import GenomeFileError
+from populations.regular_files import StrPath, only_regular, size_of
 
 FORMAT = 1
 METADATA_KEY = "cultivar"
@@ -38,7 +39,6 @@ DTYPES = {
     "BOOL": "?",
 }
 
-StrPath = str | os.PathLike[str]
 Tensors = dict[str, NDArray[Any]]
 
 
@@ -93,8 +93,8 @@ def read_tensors(path: StrPath) -> tuple[Tensors, dict[str, str]]:
         GenomeFileError: It is missing, truncated, not safetensors, or of a dtype unknown here.
     """
     try:
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open(path, "rb", opener=only_regular) as file:
+            size = size_of(file)
             length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             if LENGTH_BYTES + length > size:
                 raise GenomeFileError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from populations.regular_files import is_regular
 from strategies.errors import PluginError, StrategyError
 from strategies.mutation import mutations
 from strategies.registry import FILE_MODULE, Registry, crossovers
@@ -89,7 +90,7 @@ def operators_in_file(path: str | Path) -> list[tuple[Registry[Any], type[Any]]]
 
 def _execute(file: Path, undo: ExitStack) -> ModuleType:
     """Run the file as a module of a unique name; ``undo`` takes it and its operators out again."""
-    if file.suffix != ".py" or not file.is_file():
+    if file.suffix != ".py" or not is_regular(file):
         raise PluginError(f"expected a plug-in file, a .py file, but there is none at {file}")
     stem = FILE_MODULE + re.sub(r"\W", "_", file.stem)
     name, number = stem, 1

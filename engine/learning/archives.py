@@ -6,11 +6,12 @@ zipfile has no error of its own.
 
 from __future__ import annotations
 
-import os
 import struct
 import zipfile
 import zlib
 from pathlib import Path
+
+from populations.regular_files import only_regular, size_of
 
 ZIP_DAMAGE = (
     zipfile.BadZipFile,
@@ -44,9 +45,9 @@ def members(path: Path, may_compress: bool = False) -> list[str]:
         Exception: One of ``ZIP_DAMAGE``.
     """
     # zipfile leaves a damaged file open if it opens it itself
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with open(path, "rb", opener=only_regular) as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-        n_bytes = os.fstat(file.fileno()).st_size
+        n_bytes = size_of(file)
     methods = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} if may_compress else {zipfile.ZIP_STORED}
     for entry in entries:
         if entry.flag_bits & ENCRYPTED:

@@ -31,6 +31,7 @@ from engine.learning.state_dicts import Checkpoint, interpret
 from populations.errors import GenomeFileError
 from populations.genome import Genome
 from populations.network import NetworkSpec, Weights
+from populations.regular_files import is_regular
 from populations.storage import load_genome, load_weights, read_tensors, write_atomically
 from populations.tensor_file import METADATA_KEY
 
@@ -112,7 +113,7 @@ def read_checkpoint(
     Raises:
         TeacherError: The file is missing, damaged, unsafe, or holds something else.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise TeacherError(f"{path}: expected the file of a trained Q-network, but there is none")
     if path.suffix == ".safetensors":
         return _read_safetensors(path, allow_non_finite)

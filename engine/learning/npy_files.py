@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.learning.archives import ZIP_DAMAGE, members
+from populations.regular_files import only_regular
 
 NPY_DAMAGE = (
     *ZIP_DAMAGE,
@@ -38,7 +39,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     members(path, may_compress=True)
     # zipfile leaves a damaged file open if it opens it itself
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with open(path, "rb", opener=only_regular) as file, zipfile.ZipFile(file) as archive:
         return {name: _array(archive.read(f"{name}.npy")) for name in names}
 
 

@@ -20,6 +20,7 @@ from engine.playing.evaluation import play
 from engine.playing.policies import EpsilonGreedy, StackedPolicy
 from engine.seeding import Purpose, episode_seeds, key, stream
 from populations.network import NetworkSpec, Weights
+from populations.regular_files import only_regular, size_of
 
 MIN_STATES = 64
 """Fewer states than this say next to nothing about a policy."""
@@ -97,6 +98,8 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
     """
     expected = f"expected a .npy file with a float32 array of shape (N, {n_inputs})"
     try:
+        with open(path, "rb", opener=only_regular) as file:  # a pipe would keep NumPy waiting
+            size_of(file)
         # Never unpickles, and checks the declared size against the file before it takes memory.
         with np.errstate(over="raise"):
             array = np.lib.format.open_memmap(path, mode="r")

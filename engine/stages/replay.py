@@ -9,6 +9,7 @@ from typing import Any
 from engine.errors import StageError
 from engine.stages.roles import Role, lineage
 from engine.stages.state_sets import States, read_states, states_sha256
+from populations.regular_files import is_regular
 
 REPLAY = "replay_states"
 """In a sidecar: ``file``, the ``.npy`` file beside it, and ``sha256``, that of its rows."""
@@ -28,7 +29,7 @@ def replay_states(role: Role) -> tuple[States, str] | None:
     for directory, sidecar in lineage(role)[0]:
         recorded: dict[str, Any] = sidecar.get(REPLAY) or {}
         path = directory / str(recorded.get("file"))
-        if recorded and path.is_file():
+        if recorded and is_regular(path):
             rows = read_states(path, n_inputs)
             if states_sha256(rows) != recorded.get("sha256"):
                 raise StageError(

@@ -21,10 +21,13 @@ from engine.stages.sidecar_fields import fault_in
 from engine.versions import versions
 from populations.genome import Genome
 from populations.network import NetworkSpec
+from populations.regular_files import is_regular, read_regular, sha256_of
 from populations.storage import write_atomically
 
 FORMAT = "cultivar-pipeline"
 SCHEMA_VERSION = 1
+LARGEST_SIDECAR = 2**24
+"""Bytes; those that cultivar writes have a few thousand."""
 DISTRIBUTIONS = ("cultivar", "torch", "numpy")
 
 
@@ -83,7 +86,7 @@ def load_role(name: str, path: Path, allow_unsafe: bool = False) -> Role:
         StageError: The sidecar is damaged, or belongs to another file.
     """
     checkpoint = read_checkpoint(path, allow_unsafe, allow_non_finite=True)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_of(path)
     return Role(
         name,
         path,
@@ -115,7 +118,7 @@ def load_source(role: Role, source: str, name: str, allow_unsafe: bool = False) 
     if role.path is None or not recorded.get("path"):
         return None
     path = _tidied(role.path.parent / recorded["path"])
-    if not path.is_file():
+    if not is_regular(path):
         raise StageError(
             f"{path}: expected the {source} that {_sidecar_path(role.path)} names, but there is "
             "none; put it back, or name the file to use with its flag"
@@ -216,9 +219,9 @@ def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
                 continue
             seen.add(digest)
             origin = _tidied(path.parent / source["path"])
-            if not origin.is_file():
+            if not is_regular(origin):
                 missing.append(f"{origin} is not there any more")
-            elif hashlib.sha256(origin.read_bytes()).hexdigest() != digest:
+            elif sha256_of(origin) != digest:
                 missing.append(f"{origin} was replaced")
             elif further := _read_sidecar(origin, digest):
                 waiting.append((origin, further))
@@ -230,7 +233,10 @@ def lineage(role: Role) -> tuple[list[tuple[Path, dict[str, Any]]], list[str]]:
 def _tidied(path: Path) -> Path:
     """Return a path without ``..`` where that is the same file; behind a link it may not be."""
     tidy = Path(os.path.normpath(path))
-    return tidy if path.exists() and tidy.exists() and tidy.samefile(path) else path
+    try:
+        return tidy if tidy.samefile(path) else path
+    except (OSError, ValueError):  # one of them is not there, or no path at all
+        return path
 
 
 def _sidecar_path(path: Path) -> Path:
@@ -241,7 +247,7 @@ def _read_sidecar(path: Path, digest: str) -> dict[str, Any]:
     """Return the sidecar of a file, or nothing where there is none of ours."""
     file = _sidecar_path(path)
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_regular(file, LARGEST_SIDECAR))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

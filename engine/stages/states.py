@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StageError
-from engine.stages.roles import Role, lineage
+from engine.stages.roles import LARGEST_SIDECAR, Role, lineage
 from engine.stages.state_sets import (
     MIN_ROWS,
     STATES_FILE,
@@ -34,6 +34,7 @@ from engine.stages.state_sets import (
     synthetic_states,
     training_states,
 )
+from populations.regular_files import read_regular
 
 __all__ = [
     # to train on
@@ -249,7 +250,7 @@ def _looked_at(roles: Sequence[Role]) -> list[str]:
 def _files_of_a_search(directory: Path) -> list[Any]:
     """Return the hashes of the files of a child of a search; empty for any other folder."""
     try:
-        content = json.loads((directory / SEARCHED).read_bytes())
+        content = json.loads(read_regular(directory / SEARCHED, LARGEST_SIDECAR))
         return list(content["files"].values())
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return []

@@ -41,6 +41,7 @@ class Reader:
         samples: Good files.
         read: Reads the file at a path; may raise only errors of ours.
         knowing: Mutations that know the format; half of all files come from them.
+        reads_a_path: Whether it opens the file itself.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Reader:
     samples: Callable[[], list[bytes]]
     read: Callable[[Path], object]
     knowing: tuple[Mutation, ...] = ()
+    reads_a_path: bool = True
 
     @property
     def is_of_a_run(self) -> bool:
@@ -87,7 +89,14 @@ def readers(bomb_bytes: int) -> list[Reader]:
         Reader("genome", "g.safetensors", samples.genomes, load_genome, (reseal, header)),
         Reader("pack of genomes", "p.safetensors", samples.packs, load_pack, (reseal, header)),
         Reader("float weights", "w.safetensors", samples.weights, load_weights, (reseal, header)),
-        Reader("genome in a journal", "g", samples.genome_lines, _genome_line, (_alter_line,)),
+        Reader(
+            "genome in a journal",
+            "g",
+            samples.genome_lines,
+            _genome_line,
+            (_alter_line,),
+            reads_a_path=False,
+        ),
         Reader(
             "teacher, .safetensors",
             "t.safetensors",
@@ -109,6 +118,7 @@ def readers(bomb_bytes: int) -> list[Reader]:
             samples.pickled_modules,
             _module,
             (rezip, mutations.alter_pickle),
+            reads_a_path=False,  # read_checkpoint has looked at the file before
         ),
         Reader("states, .npy", "s.npy", samples.states, _states, (mutations.alter_npy_header,)),
         Reader("states of a stage, .npz", "s.npz", samples.state_sets, _read_archive, (rezip,)),

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from engine.errors import ConfigError, StageError
 from engine.stages.imitation.config import ImitationConfig
+from populations.regular_files import read_regular
 
 QuantizationApplied = Literal["none", "ptq_dynamic", "ptq_static", "qat_float"]
 SECTION = "crossover_child_finetune"
@@ -95,10 +96,11 @@ def read_finetuning_config(path: Path) -> FineTuningConfig:
         StageError: The file is missing or no YAML, has no such section, or a key of the section
             is unknown, of the wrong type or out of its range; all of the first two in one error.
     """
+    from engine.config_file import MOST_BYTES
     from engine.strict_yaml import parse_yaml
 
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        content = parse_yaml(read_regular(path, MOST_BYTES).decode(), str(path))
     except ConfigError as error:
         raise StageError(str(error)) from error
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from engine.stages.states import evaluation_states
 from engine.stages.validation.fidelity import compare
 from engine.stages.validation.role_checks import check_roles, non_finite_tensor
 from populations.plans import Align
+from populations.regular_files import sha256_of
 from populations.storage import write_atomically
 
 RAW, TUNED, INT8 = "child.pt", "child_finetuned.pt", "child_finetuned_int8.pt"
@@ -210,8 +210,7 @@ def _write(
 
 
 def _source(path: Path, directory: Path) -> dict[str, str | None]:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"path": path.relative_to(directory).as_posix(), "sha256": digest}
+    return {"path": path.relative_to(directory).as_posix(), "sha256": sha256_of(path)}
 
 
 def _heldout(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -27,9 +26,11 @@ from engine.stages.search.settings import (
 from engine.stages.search.space import Trial
 from engine.stages.state_sets import STATES_FILE, SYNTHETIC, StateSet
 from engine.stages.states import EvaluationStates
+from populations.regular_files import is_regular, sha256_of
 
 CHILD, INT8_CHILD = "child.pt", "child_int8.pt"
 REPORT, CONFIG = "eval_report.json", "run_config.json"
+FILES = (CHILD, f"{CHILD}.json", REPORT, INT8_CHILD, f"{INT8_CHILD}.json")
 PARENTS = ("parent_a", "parent_b")
 """Names of the parents in every file of a search."""
 
@@ -120,7 +121,7 @@ class ChildFiles:
         }
         result.report["states"] = {**result.report["states"], **self._records[1]}
         write_json(directory / REPORT, result.report)
-        digests = {name: _sha256(directory / name) for name in files}
+        digests = {name: sha256_of(directory / name) for name in files}
         write_json(
             directory / CONFIG, {**config, "finetune_metrics": result.metrics, "files": digests}
         )
@@ -136,10 +137,10 @@ class ChildFiles:
         if {name: found.get(name) for name in expected} != expected:
             return None
         digests = found.get("files")
-        if not isinstance(digests, dict) or not {CHILD, REPORT} <= set(digests):
+        if not isinstance(digests, dict) or not {CHILD, REPORT} <= set(digests) <= set(FILES):
             return None
         for name, digest in digests.items():
-            if not (directory / name).is_file() or _sha256(directory / name) != digest:
+            if not is_regular(directory / name) or sha256_of(directory / name) != digest:
                 return None
         try:
             network = Network(*load_network(directory / CHILD))
@@ -182,7 +183,3 @@ def read_config(path: Path) -> dict[str, Any]:
             "version writes it; it is missing, damaged, or of something else"
         )
     return config
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

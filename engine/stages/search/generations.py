@@ -27,6 +27,7 @@ from engine.stages.search.output import Found, Search
 from engine.stages.search.ranking import Entry, ranked
 from engine.stages.search.run import crossover_search
 from engine.stages.search.settings import claim
+from populations.regular_files import sha256_of
 from populations.tensor_file import canonical_json
 from strategies.mutation import Newborn
 
@@ -186,7 +187,7 @@ def _id_of(generation: int, entry: Entry, parents: tuple[_Parent, _Parent], fold
         "generation": generation,
         "child": entry.child_id,
         "parents": [parent.id for parent in parents],
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": sha256_of(file),
     }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:ID_LENGTH]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from engine.stages.search.child import ChildPlan, ChildResult, SearchContext, fi
 from engine.stages.search.files import CHILD, INT8_CHILD, read_config
 from engine.stages.search.space import Recipe, Regime, Trial
 from engine.stages.state_sets import StateSet, recorded_states
+from populations.regular_files import sha256_of
 
 
 def reproduce(path: Path, allow_unsafe: bool = False) -> dict[str, bool]:
@@ -40,10 +40,7 @@ def reproduce(path: Path, allow_unsafe: bool = False) -> dict[str, bool]:
         if result.genome is not None:
             files[INT8_CHILD] = Path(folder) / INT8_CHILD
             save_int8(files[INT8_CHILD], result.genome)
-        return {
-            name: hashlib.sha256(file.read_bytes()).hexdigest() == config["files"].get(name)
-            for name, file in files.items()
-        }
+        return {name: sha256_of(file) == config["files"].get(name) for name, file in files.items()}
 
 
 def remade(config: dict[str, Any], path: Path, allow_unsafe: bool = False) -> ChildResult:

@@ -20,9 +20,12 @@ from engine.stages.roles import DISTRIBUTIONS, Role
 from engine.stages.search.child import K_VALUES, Judging, Reference, finetuning_config
 from engine.stages.search.space import Trial
 from engine.versions import versions
+from populations.regular_files import read_regular
 
 FORMAT = "cultivar-crossover-search"
 SCHEMA_VERSION = 1
+LARGEST_FILE = 2**28
+"""Bytes of a JSON file of a search, however many children it has."""
 MOST_NAMED = 4
 """Differences that a refusal names; the others it counts."""
 
@@ -102,7 +105,7 @@ def claim(path: Path, settings: Mapping[str, Any], grows: str, results: Sequence
 def read_json(path: Path) -> dict[str, Any]:
     """Return an object from a JSON file; empty where there is none."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path, LARGEST_FILE))
         if isinstance(content, Mapping):
             return dict(content)
     return {}
