@@ -30,11 +30,13 @@ TENSORS = {
 def refused(cultivar, small) -> Callable[..., str]:
     """Return a function that starts a run, sees it refused, and returns the one line it says."""
 
-    def refuse(*arguments: str | Path, command: str = "evolve", leaves: bool = False) -> str:
+    def refuse(
+        *arguments: str | Path, command: str = "evolve", leaves: bool = False, exits: int = 2
+    ) -> str:
         first = [small] if command == "evolve" else []
         run = ["--run-dir", "run"] if command == "evolve" and "--run-dir" not in arguments else []
         code, out, err = cultivar(command, *first, *run, *arguments, "--quiet")
-        assert (code, out) == (2, "")
+        assert (code, out) == (exits, "")
         assert "Traceback" not in err
         assert err.count("\n") == 1, f"more than one line: {err}"
         assert Path("run").exists() == leaves
@@ -348,22 +350,24 @@ def test_a_damaged_run_is_not_resumed(refused, reference, tmp_path, file, change
 
 
 @pytest.mark.parametrize(
-    ("address", "message"),
+    ("address", "exits", "message"),
     [
-        ("auto", "no Ray cluster runs on this machine: start one with 'ray start --head'"),
-        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
-        ("nonsense", "--address must be local, auto, HOST:PORT or ray://HOST:PORT, not 'nonsense'"),
+        ("auto", 75, "no Ray cluster runs on this machine: start one with 'ray start --head'"),
+        ("127.0.0.1:1", 75, "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+        ("nonsense", 2, "--address must be local, auto, HOST:PORT or ray://HOST:PORT, not '"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_told_within_seconds(
-    refused, tmp_path, monkeypatch, address, message
+    refused, tmp_path, monkeypatch, address, exits, message
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     began = time.monotonic()
-    line = refused("--set", "dispatch.workers=null", "--address", address, leaves=True)
+    asked = ("--set", "dispatch.workers=null", "--address", address)
+    line = refused(*asked, leaves=True, exits=exits)
     assert time.monotonic() - began < 4
-    assert line.startswith(f"DispatchError: {message}")
+    kind = "ClusterUnavailableError" if exits == 75 else "DispatchError"
+    assert line.startswith(f"{kind}: {message}")
 
 
 def test_a_usage_error_has_the_same_exit_code(cultivar) -> None:
