@@ -1,15 +1,24 @@
 """The lock of a run directory: one process writes to it at a time.
 
 The kernel holds the lock for the open file: it is gone with its process, however that ended, and a
-copy of the file, in a run directory that was copied, locks nothing.
+copy of the file, in a run directory that was copied, locks nothing. On NFS, Linux asks the server
+for it (NFS 3 with its lock service, and NFS 4; not where it is mounted with ``nolock`` or
+``local_lock``), so that processes on several machines lock one another out; where a machine dies,
+the server may hold its locks for some minutes.
+
+What the file holds is only for others to read: who has the lock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import socket
 import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +27,47 @@ from engine.layout import LOCK
 from engine.write_failure import advice
 
 WAITS_S = (0.05, 0.2, 0.5, 0.0)
+LONGEST = 1000
+"""Characters of the file that are read."""
+UNKNOWN = "an unknown process"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that has a lock, as it says itself.
+
+    Attributes:
+        pid: Its id, on its machine.
+        host: Name of the machine.
+        since: When it took the lock, ISO 8601 in UTC.
+    """
+
+    pid: int
+    host: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+
+def holder_of(path: Path) -> Holder | str | None:
+    """Return who holds the lock of a run directory, or None where nobody does.
+
+    The lock is tried, shared and for an instant: the kernel gives back that of a dead process.
+
+    Returns:
+        The holder, or ``UNKNOWN`` where the file does not tell.
+    """
+    try:
+        file = (path / LOCK).open(encoding="utf-8")
+    except OSError:
+        return None  # nobody has ever worked here, or the directory was copied without it
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(file)
+    return None
 
 
 def take_lock(path: Path) -> IO[str]:
@@ -40,17 +90,30 @@ def take_lock(path: Path) -> IO[str]:
             file.close()
             raise _refusal(path, error) from error
     else:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
+        holder = _read(file)
         file.close()
+        elsewhere = isinstance(holder, Holder) and holder.host != socket.gethostname()
         raise RunDirectoryError(
-            f"{path} is in use by process {holder}; wait for it, or stop it first"
+            f"{path} is in use by {holder}; wait for it, or stop it "
+            f"{'on that machine, which is another one' if elsewhere else 'first'}"
         )
-    # The number is for others to read. Where the disk is full, the next file that is written tells.
+    me = Holder(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
+    # Where the disk is full, the next file that is written tells.
     with contextlib.suppress(OSError):
         file.truncate(0)
-        os.write(file.fileno(), f"{os.getpid()}\n".encode())  # leaves nothing for later
+        os.write(file.fileno(), f"{json.dumps(asdict(me))}\n".encode())  # leaves nothing for later
     return file
+
+
+def _read(file: IO[str]) -> Holder | str:
+    """Return what the file of a lock says of its holder; anybody may have written it."""
+    try:
+        file.seek(0)
+        found = json.loads(file.read(LONGEST))
+        holder = Holder(int(found["pid"]), str(found["host"]), str(found["since"]))
+    except (KeyError, OSError, OverflowError, RecursionError, TypeError, ValueError):
+        return UNKNOWN
+    return holder if str(holder).isprintable() else UNKNOWN
 
 
 def _refusal(path: Path, error: OSError) -> RunDirectoryError:

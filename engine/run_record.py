@@ -6,7 +6,6 @@ that looking at a run is quick.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from engine.config import RunConfig
 from engine.config_evolution import each
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
-from engine.layout import CONFIG, JOURNAL, LOCK, SUMMARY
+from engine.layout import CONFIG, JOURNAL, SUMMARY
 from engine.record_checks import check_teachers, understood
 from engine.records import birth_columns, record_of, result_from_event, row_from_event
+from engine.run_lock import Holder, holder_of
 from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
@@ -35,7 +35,7 @@ class RunRecord:
 
     Attributes:
         path: Its directory.
-        process: Id of the process that works on it, as the lock names it, or None.
+        process: The process that works on it, or None.
         config: Its configuration.
         stages: What each finished stage left behind, by name, without its rows.
         rows: Rows of the finished stages, oldest first.
@@ -44,7 +44,7 @@ class RunRecord:
     """
 
     path: Path
-    process: str | None
+    process: Holder | str | None
     config: RunConfig
     stages: Mapping[str, Mapping[str, Any]]
     rows: list[Row]
@@ -110,7 +110,7 @@ def read_run(path: Path) -> RunRecord:
         raise not_a_run(path, CONFIG)
     config = load_config(path / CONFIG)
     # Before the journal: a run that ends in between must not look like one that was stopped.
-    process = _lock_holder(path)
+    process = holder_of(path)
     stages: dict[str, dict[str, Any]] = {}
     rows: list[Row] = []
     open_results: dict[tuple[str, int, int], dict[str, Any]] = {}
@@ -178,23 +178,6 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
     if not (path / JOURNAL).exists():  # stopped between its first two files
         return iter(())
     return read_journal(path / JOURNAL)
-
-
-def _lock_holder(path: Path) -> str | None:
-    """Return who holds the lock of a run, or None where nobody does.
-
-    The lock is tried, shared and for an instant: the kernel gives back that of a dead process.
-    """
-    try:
-        file = (path / LOCK).open(encoding="utf-8")
-    except OSError:
-        return None  # nobody has ever worked here, or the directory was copied without it
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "unknown"
-    return None
 
 
 def _pending_row(config: RunConfig, event: Mapping[str, Any]) -> Row:

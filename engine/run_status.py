@@ -13,6 +13,7 @@ from engine.config import RunConfig
 from engine.layout import RECIPES
 from engine.recipe_table import RecipeRow, read_table
 from engine.run_failure import failure
+from engine.run_lock import Holder
 from engine.run_record import RunRecord
 from populations.leaderboard import Row
 
@@ -118,7 +119,7 @@ class RunStatus:
         state: Whether it is finished, a process works on it, it was stopped, or it failed and
             cannot go on.
         failure: Why it cannot go on, where it failed.
-        process: Id of the process that works on it, or None.
+        process: The process that works on it, as far as it is known, or None.
         stage: The stage that is not finished yet; None where the run is.
         generation: The generation that is bred, or the last one.
         generations: How many generations there will be after the students.
@@ -146,7 +147,7 @@ class RunStatus:
     environment: str
     state: State
     failure: str | None
-    process: str | None
+    process: Holder | str | None
     stage: str | None
     generation: int
     generations: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import click
@@ -93,19 +92,7 @@ def _state(one: RunStatus) -> str:
         )
     if one.state == "finished":
         return "finished"
-    # The lock of a process on another machine is seen through a shared file system.
-    here = one.process is not None and _is_alive(one.process)
-    return f"running, process {one.process} on {'this' if here else 'another'} machine"
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (OverflowError, ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass  # somebody else's, but alive
-    return True
+    return f"running, {one.process}"
 
 
 def _stage(one: RunStatus) -> str:

@@ -14,6 +14,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -476,23 +477,23 @@ def test_a_second_process_is_refused_and_a_killed_or_copied_one_leaves_no_lock(
     run, copy = tmp_path / "run", tmp_path / "copy"
     first = start("evolve", tiny, "--run-dir", run, slow_disk=True)
     first.wait_for(run / "journal.jsonl", b'"generation":1,"genome":"')
-    holder = (run / "run.lock").read_text().strip()
+    holder = json.loads((run / "run.lock").read_text())
+    assert (holder["pid"], holder["host"]) == (first.pid, socket.gethostname())
     for arguments in (("evolve", tiny, "--run-dir", run), ("resume", run)):
         code, out, errors = cultivar(*arguments, "--quiet")
         assert (code, out) == (2, "")
         assert errors == (
-            f"RunDirectoryError: {run} is in use by process {holder}; wait for it, or stop it "
-            "first\n"
+            f"RunDirectoryError: {run} is in use by process {first.pid} on {socket.gethostname()} "
+            f"since {holder['since']}; wait for it, or stop it first\n"
         )
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns(".*"))
-    assert str(first._process.pid) == holder
     first.signal(signal.SIGKILL)
     assert first.end()[0] == -signal.SIGKILL
     for directory in (run, copy):
-        assert (directory / "run.lock").read_text().strip() == holder
+        assert json.loads((directory / "run.lock").read_text()) == holder
         code, _, errors = cultivar("resume", directory)
         assert code == 0, errors
-        assert (directory / "run.lock").read_text().strip() == str(os.getpid())
+        assert json.loads((directory / "run.lock").read_text())["pid"] == os.getpid()
         assert_undisturbed(directory)
     fault_row(
         fault="two drivers on one run directory",
@@ -522,9 +523,48 @@ def test_a_lock_that_cannot_be_named_still_locks(
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refuse)
         lock = take_lock(tmp_path)
-    with lock, pytest.raises(RunDirectoryError, match="in use by process unknown; wait"):
+    with lock, pytest.raises(RunDirectoryError, match="in use by an unknown process; wait"):
         take_lock(tmp_path)
     take_lock(tmp_path).close()
+
+
+def test_a_process_on_another_machine_is_named_with_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.errors import RunDirectoryError
+    from engine.run_lock import holder_of, take_lock
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "the-other-one")
+        lock = take_lock(tmp_path)
+    with lock:
+        holder = holder_of(tmp_path)
+        assert str(holder).startswith(f"process {os.getpid()} on the-other-one since 2")
+        with pytest.raises(RunDirectoryError) as refused:
+            take_lock(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path} is in use by {holder}; wait for it, or stop it on that machine, which is "
+        "another one"
+    )
+    assert holder_of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "4242\n", "[" * 5000, '{"pid": "x"}', '{"pid": 1e999}'),
+        '{"pid": 7, "host": "\\u001b[2J", "since": ""}',
+    ],
+)
+def test_a_lock_with_other_content_still_locks(tmp_path: Path, content: str) -> None:
+    from engine.errors import RunDirectoryError
+    from engine.run_lock import holder_of, take_lock
+
+    with take_lock(tmp_path):
+        (tmp_path / "run.lock").write_text(content, encoding="utf-8")
+        assert holder_of(tmp_path) == "an unknown process"
+        with pytest.raises(RunDirectoryError, match="in use by an unknown process; wait"):
+            take_lock(tmp_path)
 
 
 def test_a_network_disk_without_locks_is_told(

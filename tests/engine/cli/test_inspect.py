@@ -3,8 +3,10 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -267,10 +269,12 @@ def test_status_names_the_process_that_works_on_a_run(stopped: Path) -> None:
     with RunDirectory.resume(stopped):
         found = status_of(stopped)
         assert found["state"] == "running"
-        assert found["process"] == (stopped / LOCK).read_text().strip()
-        assert "on this machine" in invoke(status, stopped)
-        (stopped / LOCK).write_text("4194305\n")  # above the largest process id of Linux
-        assert "running, process 4194305 on another machine" in invoke(status, stopped)
+        assert found["process"] == json.loads((stopped / LOCK).read_text())
+        assert found["process"]["pid"] == os.getpid()
+        text = invoke(status, stopped)
+        assert f"running, process {os.getpid()} on {socket.gethostname()} since 2" in text
+        (stopped / LOCK).write_text("half a li")
+        assert "running, an unknown process" in invoke(status, stopped)
     assert status_of(stopped)["state"] == "stopped"
 
 
