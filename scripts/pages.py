@@ -29,6 +29,12 @@ def between(text: str, name: str, written_by: str, new: str) -> str:
     return before + begin + new + end + after
 
 
+def write_between(page: str, name: str, written_by: str, new: str) -> None:
+    """Replace what stands between two marks of a page in docs/; see :func:`between`."""
+    path = DOCS / page
+    path.write_text(between(path.read_text("utf-8"), name, written_by, new), encoding="utf-8")
+
+
 def write_or_check(page: Path, command: str, write: Callable[[str], str]) -> int:
     """Read the command line, then write a page or tell whether it is current.
 

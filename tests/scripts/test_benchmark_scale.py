@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import benchmark_scale as scale
+import benchmark_scale
 import pytest
+from scaling import driver
+from scaling.births import IdleBirths
 
 from populations.leaderboard import load_leaderboard
+from populations.plans import EvaluationPlan
 from populations.storage import load_pack
 
 GENERATIONS, CHILDREN = 3, 20
@@ -18,8 +21,7 @@ GENERATIONS, CHILDREN = 3, 20
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Measure a tiny run once."""
     folder = tmp_path_factory.mktemp("scale")
-    found = scale.measure(folder / "run", folder, GENERATIONS, CHILDREN, is_again=False)
-    return folder, found
+    return folder, driver.measure(folder / "run", folder, GENERATIONS, CHILDREN)
 
 
 def test_births_are_written_as_those_of_a_real_run(run) -> None:
@@ -38,30 +40,46 @@ def test_figures_add_up(run) -> None:
     size = sum(file.stat().st_size for file in (folder / "run").rglob("*") if file.is_file())
     assert found["bytes"] * found["children"] == pytest.approx(size)
     stages = found["stages_ms"]
-    driver = sum(stages.values()) - stages[scale.WORKER] - stages[scale.ONCE]
-    assert driver == pytest.approx(found["cpu_ms"])
+    spent = sum(stages.values()) - stages[driver.WORKER] - stages[driver.ONCE]
+    assert spent == pytest.approx(found["cpu_ms"])
     assert [children for children, *_ in found["tenths"]] == [20, 40, 60]
+    # Every generation has two batches of children, one of the controls, and one of elites; their
+    # results are synced, and so is every stage.
+    assert found["syncs"] > GENERATIONS * 4
+    assert found["sync_ms"] > 0
 
 
 def test_a_replayed_run_asks_for_no_birth_and_changes_nothing(run) -> None:
     folder, _ = run
     leaderboard = folder / "run/leaderboard.csv"
     before = leaderboard.read_bytes()
-    found = scale.measure(folder / "run", folder, GENERATIONS, CHILDREN, is_again=True)
-    assert scale.WORKER not in found["stages_ms"]
+    found = driver.measure(folder / "run", folder, GENERATIONS, CHILDREN, is_again=True)
+    assert driver.WORKER not in found["stages_ms"]
     assert leaderboard.read_bytes() == before
 
 
 def test_parts_of_a_run_are_told_per_child() -> None:
     marks = [(0.0, 10.0, 100.0), (1.0, 12.0, 101.0), (3.0, 18.0, 105.0)]
-    assert scale.tenths(marks, 500) == [[500, 2.0, 4.0, 101.0], [1000, 4.0, 12.0, 105.0]]
+    assert driver.tenths(marks, 500) == [[500, 2.0, 4.0, 101.0], [1000, 4.0, 12.0, 105.0]]
+
+
+def test_births_that_do_nothing_take_the_seconds_that_they_are_given() -> None:
+    births = IdleBirths(4, [0.25, 0.5])
+    plans = [EvaluationPlan(0, index, "g", "elites") for index in range(3)]
+    assert births.nap_s(plans) == 0.75
+    assert births.nap_s(plans[1:]) == 1.0
+    assert IdleBirths(4).nap_s(plans) == 0
 
 
 def test_the_command_prints_and_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
     arguments = ["--children", "20", "--per-generation", "10", "--json", str(tmp_path / "figures")]
     monkeypatch.setattr("sys.argv", ["benchmark_scale.py", *arguments])
-    scale.main()
+    benchmark_scale.main()
     out = capsys.readouterr().out
     assert out.startswith("20 children: ")
     assert "  planning births" in out
-    assert json.loads((tmp_path / "figures").read_text())["children"] == 20
+    assert "\nstatus: " in out
+    (found,) = json.loads((tmp_path / "figures").read_text())
+    assert found["children"] == 20
+    table = benchmark_scale.table([found])
+    assert [line[:5] for line in table.splitlines() if line.startswith("| 20")] == ["| 20 "] * 2

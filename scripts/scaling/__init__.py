@@ -1,0 +1,1 @@
+"""Parts of the measurements of how a run scales: what the driver costs, and workers."""
