@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.dispatch import probe
 from engine.dispatch.handshake import open_to_everyone
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 PROBE_TIMEOUT_S = 60.0
 """A new worker that imports torch takes three seconds, and more on a machine that is busy."""
@@ -157,6 +157,7 @@ def judge(
         tell: Called with a note on CPUs of another kind.
 
     Raises:
+        ClusterUnavailableError: All that is wrong is that nodes did not answer.
         DispatchError: A node differs or did not answer, or the cluster asks nobody for a token.
     """
     bad = {
@@ -165,7 +166,9 @@ def judge(
         if (problem := problem_of(answer, here))
     }
     if bad:
-        raise DispatchError(sentence(bad))
+        # A node that does not answer may be on its way out, as after a cluster was lost.
+        silent = sum(bool(answer.failure) for answer in answers) == len(bad)
+        raise (ClusterUnavailableError if silent else DispatchError)(sentence(bad))
     if not allow_insecure and not all(answer.value["token"] for answer in answers):
         raise DispatchError(open_to_everyone(ray.get_runtime_context().gcs_address))
     others = {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.dispatch import probe
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 HERE = {
     "versions": {"python": "3.11.7", "cultivar": "1.2", "torch": "2.13.0", "ray": "2.60.0"},
@@ -104,6 +104,17 @@ def test_a_node_that_differs_is_named_with_what_to_do(ray_cluster, check, answer
     with pytest.raises(DispatchError) as caught:
         check([other(), answer])
     assert str(caught.value) == message
+
+
+@pytest.mark.ray
+def test_nodes_that_do_not_answer_may_do_so_later_and_others_stay_as_they_are(
+    ray_cluster, check
+) -> None:
+    with pytest.raises(ClusterUnavailableError):
+        check([other(), "did not answer within 60 s", "failed: NodeDiedError: it died"])
+    with pytest.raises(DispatchError) as caught:
+        check(["did not answer within 60 s", other(source="ba9876543210")])
+    assert not isinstance(caught.value, ClusterUnavailableError)
 
 
 @pytest.mark.ray
