@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import ray
-from ray import exceptions
+from ray import cloudpickle, exceptions
 from ray.cloudpickle import register_pickle_by_value
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
@@ -154,7 +154,7 @@ class RayExecutor:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         task = self._task.options(**options) if options else self._task
         reference: ray.ObjectRef[Any] = task.remote(
-            shared, batch.plans, dict(batch.genomes), self._limits.task_timeout_s
+            shared, pack(batch), self._limits.task_timeout_s
         )
         return reference
 
@@ -197,8 +197,7 @@ class RayExecutor:
         self, batch: Batch[PlanT], error: Exception
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
         """Decide what becomes of a batch that cannot be pickled; trying again would not help."""
-        reason = error.__cause__ or error  # Ray wraps it in a page of advice
-        return after_failure(batch, f"it cannot be sent to a worker: {reason}", attempts=1)
+        return after_failure(batch, f"it cannot be sent to a worker: {error}", attempts=1)
 
     def _give_up_overdue(
         self, flight: Flight[PlanT, ray.ObjectRef[Any]]
@@ -234,11 +233,13 @@ def hard_limit_s(timeout_s: float) -> float:
 
 def run_batch(
     context: Context[PlanT, ResultT],
-    plans: Sequence[PlanT],
-    genomes: Mapping[str, Genome],
+    packed: bytes,
     timeout_s: float,
 ) -> tuple[list[ResultT], str, str]:
     """Carry out a batch in a worker, and return its results, and the node's name and Ray's id.
+
+    The batch is unpacked here: Ray Client would unpack arguments on its server, too, where a plan
+    that cannot be unpacked breaks the connection, and with it the run.
 
     The time limit counts here and not in the driver, where it would count the time in the queue:
     SIGALRM raises in Python code, and if the batch is stuck in native code, faulthandler's own
@@ -250,9 +251,27 @@ def run_batch(
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
         with deadline(timeout_s), threadpool_limits(1):
+            plans, genomes = unpack(packed)
             return context.work(plans, genomes), node_name(), node_id()
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def pack(batch: Batch[Any]) -> bytes:
+    """Return plans and genomes of a batch as they travel to a worker.
+
+    Raises:
+        Exception: One of ``UNSENDABLE``: a plan cannot be pickled.
+    """
+    contents = (batch.plans, dict(batch.genomes))
+    packed: bytes = cloudpickle.dumps(contents)  # type: ignore[no-untyped-call]  # nor here
+    return packed
+
+
+def unpack(packed: bytes) -> tuple[Sequence[Any], Mapping[str, Genome]]:
+    """Return the plans and genomes of a batch."""
+    plans, genomes = cloudpickle.loads(packed)
+    return plans, genomes
 
 
 def node_name() -> str:

@@ -31,6 +31,18 @@ from strategies.registry import crossovers
 @crossovers.register
 class Elsewhere(WeightedCrossover):
     name = "elsewhere"
+
+
+@crossovers.register
+class Unreadable(WeightedCrossover):
+    name = "unreadable"
+
+    def __reduce__(self):
+        return refuse, ()
+
+
+def refuse():
+    raise ValueError("not today")
 """
 
 
@@ -137,6 +149,23 @@ def test_a_run_through_ray_client_has_the_bytes_of_a_serial_one(head, tmp_path) 
     assert set(children["operator"]) == {"elsewhere"}
     # Named by host and node: they were born on the cluster.
     assert children["node"].str.fullmatch(rf"{re.escape(socket.gethostname())}/[0-9a-f]{{8}}").all()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_plan_that_cannot_be_unpacked_does_not_break_the_connection(head, tmp_path) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN, encoding="utf-8")
+    run = ("evolve", "smoke", "--quiet", "--plugin", tmp_path / "plugin.py")
+    run += ("--operator", "elsewhere", "--operator", "unreadable")
+    address = f"ray://127.0.0.1:{head.client_port}"
+    done = cultivar(*run, "--address", address, "--run-dir", tmp_path / "run", **head.variables)
+    assert done.returncode == 0, done.stderr
+    frame = load_leaderboard([tmp_path / "run"])
+    statuses = frame[frame["kind"] == "child"].groupby("operator")["status"].unique()
+    assert set(statuses["elsewhere"]) == {"ok"}
+    assert set(statuses["unreadable"]) == {"failed"}
+    reasons = frame[frame["operator"] == "unreadable"]["reason"]
+    assert reasons.str.contains("not today").all()
 
 
 @pytest.fixture
