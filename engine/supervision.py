@@ -28,6 +28,9 @@ FIRST_DELAY_S = 1.0
 """Seconds before a restart; doubled after each that brought the run no further."""
 LONGEST_DELAY_S = 60.0
 
+KILLED_BY = 3
+"""Signals that a child gets; a run stops after what is in flight at the first, at once at the
+second, and is killed at this one."""
 FINAL = (DONE, USER_ERROR, INTERRUPTED)
 """Exit codes after which starting again would change nothing, or is not wanted."""
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
@@ -79,8 +82,9 @@ def supervise(run_directory: Path, tell: Callable[[str], None]) -> None:
     """Return in a child process that is to carry out the run; this process stays here.
 
     It waits for the child and starts another one as long as that may help, and then exits as the
-    last one did. SIGINT and SIGTERM are handed on to the child, which is not started again then.
-    If this process is killed, the kernel kills the child.
+    last one did. SIGINT and SIGTERM are handed on to the child, which is not started again then;
+    the third one kills it, since a call of Ray that hangs heeds no signal. If this process is
+    killed, the kernel kills the child.
 
     Call it before anything has started a thread.
 
@@ -141,21 +145,24 @@ def _fork() -> int:
 
 
 def _wait_for(child: int) -> tuple[int, bool]:
-    """Wait for the end of a child; return how it ended, and whether it had been asked to stop."""
-    stopped = False
+    """Wait for the end of a child; return how it ended, and whether it had been asked to stop.
+
+    There is no limit of time: only the child knows what takes long, and says so itself.
+    """
+    asked = 0
     while True:
         number = signal.sigwaitinfo(_WATCHED).si_signo
         if number == signal.SIGCHLD:
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                return os.waitstatus_to_exitcode(status), stopped
+                return os.waitstatus_to_exitcode(status), asked > 0
         elif number == signal.SIGTSTP:  # Ctrl-Z, until the shell lets us go on
             os.kill(child, signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGSTOP)
             os.kill(child, signal.SIGCONT)
         else:
-            stopped = True
-            os.kill(child, number)
+            asked += 1
+            os.kill(child, number if asked < KILLED_BY else signal.SIGKILL)
 
 
 def _ending(code: int) -> str:

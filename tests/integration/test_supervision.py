@@ -74,6 +74,13 @@ def state_of(pid: int) -> str:
         return ""
 
 
+def waiting_for(pid: int) -> list[int]:
+    """Return the signals that a process was sent and has blocked."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(re.findall(r"^ShdPnd:\t(\w+)$", status, re.M)[0], 16)
+    return [number for number in range(1, 65) if mask >> (number - 1) & 1]
+
+
 def test_a_supervised_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path, fault_row: Any
 ) -> None:
@@ -149,6 +156,32 @@ def test_a_signal_ends_supervisor_and_run_in_order(
     resumed = start("resume", run, "--supervise", script=SCRIPT)
     assert resumed.end()[0] == 0
     assert_same_outcome(run)
+
+
+def test_a_run_that_heeds_no_signal_is_killed_by_the_third(
+    start: Any, small: Path, tmp_path: Path
+) -> None:
+    deaf = f"""{IMPATIENT}
+import signal, types
+def launch(config, run_directory, progress):
+    run_directory.with_name("begun").touch()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+    time.sleep(600)
+sys.modules["engine.launch"] = types.SimpleNamespace(launch=launch)
+main()
+"""
+    command = start("evolve", small, "--run-dir", tmp_path / "run", "--supervise", script=deaf)
+    eventually((tmp_path / "begun").exists, "not begun")
+    child = child_of(command.pid)
+    assert child is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        command.signal(number)
+        eventually(lambda n=number: n in waiting_for(child), "not handed on")
+    command.signal(signal.SIGINT)
+    code, out, errors = command.end()
+    assert (code, out) == (130, "")
+    assert errors.endswith("stopped; give the same command again\n")
+    assert command.left_over() == {}
 
 
 def test_a_cluster_that_is_not_there_is_waited_for_until_a_signal_comes(
