@@ -63,6 +63,9 @@ class NotPermittedError(Exception):
 class Hosts:
     """Hosts on a common network, from entering the block until leaving it.
 
+    Args:
+        environment: Variables that every command finds besides the usual ones.
+
     Attributes:
         disk: Where a host finds its own disk.
 
@@ -70,7 +73,8 @@ class Hosts:
         NotPermittedError: This machine does not let us make hosts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._added = dict(environment or {})
         self._running: dict[str, tuple[subprocess.Popen[str], int]] = {}
         self._numbers: dict[str, int] = {}
 
@@ -183,6 +187,10 @@ class Hosts:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start"]
         self.run(name, [*ray, *role, *own, memory, "--disable-usage-stats", *options])
 
+    def is_on(self, name: str) -> bool:
+        """Return whether a host was booted and not switched off since."""
+        return name in self._running
+
     def unplug(self, name: str) -> None:
         """Pull the network cable of a host; nobody is told."""
         self._ip(self._switch, f"link set port{self._numbers[name]} down")
@@ -251,6 +259,7 @@ class Hosts:
             "RAY_TMPDIR": str(self.disk),
             "RAY_AUTH_MODE": "token",  # which lies in ~/.ray/auth_token
             "RAY_USAGE_STATS_ENABLED": "0",
+            **self._added,
         }
 
 
