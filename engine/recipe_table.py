@@ -126,9 +126,9 @@ def _check(rows: Sequence[RecipeRow]) -> None:
 
 def _value(name: str, cell: str) -> Any:
     kind = _CELLS.get(name, "float")
-    if kind == "float":
-        return float(cell) if cell else None
     value = read_cell(cell, kind)
+    if kind == "float":
+        return value if cell else None
     if name == "operator_params":
         return json.loads(value)
     return bool(value) if name == "rescale" else value

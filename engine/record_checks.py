@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_args
 from populations.errors import GenomeError, JournalError
 from populations.leaderboard_columns import FIXED
 from populations.plans import Kind, Status
+from populations.population import LARGEST_RETURN
 
 LARGEST = 2**63
 RESULT = {
@@ -118,4 +118,4 @@ def _fits(value: Any, kind: str) -> bool:
     if kind == "int":
         return isinstance(value, int) and -LARGEST <= value < LARGEST
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) <= sys.float_info.max
+    return is_number and abs(value) <= LARGEST_RETURN

@@ -30,6 +30,7 @@ from populations.leaderboard_columns import (
     in_order,
     read_cell,
 )
+from populations.population import LARGEST_RETURN
 from populations.regular_files import lines_of, only_regular
 
 __all__ = [
@@ -241,7 +242,8 @@ def _table(path: Path, header: list[str], rows: list[tuple[int, list[str]]]) -> 
             try:
                 values.append(read_cell(cell, kind))
             except ValueError as error:
-                expected = "a whole number" if kind == "int" else "a number"
+                number = f"a number up to {LARGEST_RETURN:g}"
+                expected = "a whole number" if kind == "int" else number
                 raise LeaderboardError(
                     f"{path}, line {line}, column {name}: expected {expected}, found {cell!r:.80}"
                 ) from error

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from populations.errors import LeaderboardError
 from populations.plans import Align, Kind, Status
+from populations.population import LARGEST_RETURN
 
 SCHEMA_VERSION = 1
 VOLATILE = ("run", "attempts", "node", "wall_s", "cpu_s", "created_at")
@@ -268,7 +269,10 @@ def read_cell(cell: str, kind: Cell) -> Any:
         ValueError: The cell is not of its kind.
     """
     if kind == "float":
-        return float(cell) if cell else math.nan
+        measured = float(cell) if cell else math.nan
+        if abs(measured) > LARGEST_RETURN:
+            raise ValueError("too large for a measurement")
+        return measured
     if kind == "int" and cell:
         number = int(cell)
         if not -(2**63) <= number < 2**63:

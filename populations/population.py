@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from populations.genome import Genome
 from populations.plans import FineTune, Mutator
 
+LARGEST_RETURN = 1e100
+"""Of what is measured, either way: far beyond any task, and sums of its squares stay finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

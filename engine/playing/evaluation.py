@@ -13,6 +13,7 @@ from engine.errors import TaskError
 from engine.playing.environments import Lanes, make_lanes
 from engine.playing.policies import Policy
 from engine.playing.visits import Visits
+from populations.population import LARGEST_RETURN
 
 COMPACT_AT = 1 / 8
 """Share of the networks in the stack that must be done before they are taken out of it."""
@@ -129,6 +130,11 @@ class _Match:
             self._lanes.close()
         if not np.isfinite(self._returns).all():
             raise TaskError(f"{self._name} gave a reward that is NaN or infinite")
+        if (np.abs(self._returns) > LARGEST_RETURN).any():
+            raise TaskError(
+                f"{self._name} gave a return of {np.abs(self._returns).max():g}; "
+                f"expected at most {LARGEST_RETURN:g}: scale its rewards down"
+            )
         return Evaluation(self._returns, self._lengths, int(self._lengths.sum()) / stepped)
 
     def _act(self, visits: Visits | None, step: int) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -410,12 +410,16 @@ def rechain(rng: random.Random, data: bytes) -> bytes:
         else:
             other = rng.randrange(len(payloads))
             payloads[number], payloads[other] = payloads[other], payloads[number]
-    crc = journal._AFTER_HEADER.crc
-    sealed = [lines[0] + b"\n"]
+    return resealed(payloads)
+
+
+def resealed(payloads: Sequence[bytes]) -> bytes:
+    """Return a journal of events, each with its checksum."""
+    crc, lines = journal._AFTER_HEADER.crc, [journal._HEADER]
     for payload in payloads:
         crc = zlib.crc32(payload, crc)
-        sealed.append(journal._line(payload, crc))
-    return b"".join(sealed)
+        lines.append(journal._line(payload, crc))
+    return b"".join(lines)
 
 
 def alter_cell(rng: random.Random, data: bytes) -> bytes:

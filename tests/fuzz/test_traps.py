@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 from fuzzing import samples, zips
+from fuzzing.mutations import resealed
 
 from engine.champion import _read_summary, crowned
 from engine.config import RunConfig
@@ -29,7 +29,6 @@ from engine.record_checks import check_teachers
 from engine.run_directory import RunDirectory
 from engine.run_record import read_run
 from engine.stages.state_sets import _read_archive
-from populations import journal
 from populations.errors import (
     LONGEST,
     CultivarError,
@@ -51,11 +50,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def with_events(*events: bytes) -> bytes:
-    crc, lines = journal._AFTER_HEADER.crc, [journal._HEADER]
-    for event in events:
-        crc = zlib.crc32(event, crc)
-        lines.append(journal._line(event, crc))
-    return b"".join(lines)
+    return resealed(events)
 
 
 def torch_archive(pickled: bytes) -> bytes:

@@ -179,6 +179,7 @@ def test_no_episode_is_refused(balancer: Weights) -> None:
 class Faulty(gymnasium.Env[np.ndarray, np.int64]):
     """Every episode is one step long and pays NaN."""
 
+    pays = float("nan")
     observation_space = spaces.Box(0, 1, (4,), np.float32)
     action_space = spaces.Discrete(2)
 
@@ -188,11 +189,24 @@ class Faulty(gymnasium.Env[np.ndarray, np.int64]):
         return np.zeros(4, np.float32), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return np.zeros(4, np.float32), float("nan"), True, False, {}
+        return np.zeros(4, np.float32), self.pays, True, False, {}
+
+
+class Lavish(Faulty):
+    """Pays so much that the mean of a few episodes would be infinite."""
+
+    pays = -1e308
 
 
 def test_rewards_that_are_no_numbers_are_refused(register: Any, balancer: Weights) -> None:
     environment = EnvironmentConfig(id=register(Faulty, max_episode_steps=9))
     policy = StackedPolicy(NetworkSpec((4,), (), 2), [balancer])
     with pytest.raises(TaskError, match="gave a reward that is NaN or infinite"):
+        evaluate(environment, policy, range(3))
+
+
+def test_returns_whose_sum_would_be_infinite_are_refused(register: Any, balancer: Weights) -> None:
+    environment = EnvironmentConfig(id=register(Lavish, max_episode_steps=9))
+    policy = StackedPolicy(NetworkSpec((4,), (), 2), [balancer])
+    with pytest.raises(TaskError, match=r"a return of 1e\+308; expected at most 1e\+100"):
         evaluate(environment, policy, range(3))
