@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +103,7 @@ class Genome:
             if (self.codes[name] < -MAX_CODE).any():
                 raise GenomeValueError(f"{name} holds the code -128; codes go from -127 to 127")
         for name, vector in self.vectors.items():
-            if vector.dtype.name != self.vector_dtype:
+            if dtype_name(vector.dtype) != self.vector_dtype:
                 raise GenomeShapeError(
                     f"all vectors must be {self.vector_dtype}, but {name} is {vector.dtype.name}"
                 )
@@ -177,9 +177,13 @@ class Genome:
         digest = hashlib.sha256()
         digest.update(json.dumps(self.spec.to_dict(), sort_keys=True).encode())
         for name, tensor in self.tensors().items():
-            digest.update(f"{name}:{tensor.dtype.name}:{tensor.shape}".encode())
+            digest.update(f"{name}:{dtype_name(tensor.dtype)}:{tensor.shape}".encode())
             digest.update(np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()[:ID_LENGTH]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to another process: the id as well, or else each has to hash it."""
+        return {**self.__dict__, "id": self.id}
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return all stored tensors in a fixed order; the scales of a matrix end in ``.scale``."""
@@ -200,3 +204,9 @@ class Genome:
             else self.vectors[name].astype(np.float32)
             for name in self.spec.shapes
         }
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype, which NumPy puts together anew each time."""
+    return dtype.name

@@ -108,19 +108,18 @@ class CheckedSelection:
         """
         shown = np.array(fitness, np.float64)
         shown.flags.writeable = False
-        ranking = [int(index) for index in fittest_first(shown)]
         try:
             chosen = self.selection.select(shown, n_parents, rng)
             indices = _distinct("select", chosen, n_parents, len(shown))
             for index in indices:
-                if index not in ranking:
+                if np.isnan(shown[index]):
                     raise ValueError(f"select gave candidate {index}, which has no fitness")
         except (Exception, SystemExit) as error:  # it may raise anything
             raise SelectionError(
                 f"the selection {self.selection.name} cannot choose {n_parents} of {len(shown)} "
                 f"candidates: {told(error)}; 'cultivar operators check' tells what is wrong with it"
             ) from error
-        return tuple(sorted(indices, key=ranking.index))
+        return tuple(sorted(indices, key=lambda index: (-shown[index], index)))
 
 
 def _distinct(method: str, given: object, n: int, below: int) -> list[int]:

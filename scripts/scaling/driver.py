@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
@@ -18,6 +19,7 @@ from unittest import mock
 
 from engine import evolution
 from engine.breeding import Context
+from engine.cli.main import GARBAGE_AFTER
 from engine.dispatch.executor import Batch
 from engine.progress import SilentProgress
 from engine.run_directory import RunDirectory
@@ -173,6 +175,8 @@ def measure(
     clock, disk = StageClock(), DiskClock()
     meter = Meter(clock)
     with ExitStack() as stack:
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(GARBAGE_AFTER)  # as the command does
         for (owner, name), label in STAGES.items():
             timed = clock.timed(getattr(owner, name), label)
             is_bound = isinstance(owner.__dict__[name], classmethod)

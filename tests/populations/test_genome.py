@@ -1,5 +1,6 @@
 """Genomes: what their id covers, what they refuse, and that storing them loses nothing."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,15 @@ def test_the_id_has_12_hex_digits() -> None:
     genome = random_genome()
     assert len(genome.id) == 12
     assert set(genome.id) <= set("0123456789abcdef")
+
+
+def test_a_genome_travels_with_its_id(monkeypatch) -> None:
+    genome = random_genome()
+    genome_id, arrived = genome.id, pickle.loads(pickle.dumps(random_genome()))
+    monkeypatch.setattr("hashlib.sha256", None)  # nobody needs to hash it again
+    assert arrived.id == genome_id
+    for name, tensor in genome.tensors().items():
+        np.testing.assert_array_equal(arrived.tensors()[name], tensor)
 
 
 def test_the_id_does_not_depend_on_memory_layout() -> None:
