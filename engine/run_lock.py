@@ -25,6 +25,7 @@ from typing import IO
 from engine.errors import RunDirectoryError
 from engine.layout import LOCK
 from engine.write_failure import advice
+from populations.regular_files import only_regular
 
 WAITS_S = (0.05, 0.2, 0.5, 0.0)
 LONGEST = 1000
@@ -59,7 +60,7 @@ def holder_of(path: Path) -> Holder | str | None:
         The holder, or ``UNKNOWN`` where the file does not tell.
     """
     try:
-        file = (path / LOCK).open(encoding="utf-8")
+        file = open(path / LOCK, encoding="utf-8", opener=only_regular)  # noqa: SIM115  # below
     except OSError:
         return None  # nobody has ever worked here, or the directory was copied without it
     with file:
@@ -77,7 +78,7 @@ def take_lock(path: Path) -> IO[str]:
         RunDirectoryError: Another process holds it, or the file system refuses.
     """
     try:
-        file = (path / LOCK).open("a+", encoding="utf-8")
+        file = open(path / LOCK, "a+", encoding="utf-8", opener=only_regular)  # noqa: SIM115  # kept
     except OSError as error:
         raise _refusal(path, error) from error
     for wait_s in WAITS_S:

@@ -16,7 +16,7 @@ from engine.config import RunConfig
 from engine.config_evolution import each
 from engine.config_file import load_config
 from engine.errors import RunDirectoryError
-from engine.layout import CONFIG, JOURNAL, SUMMARY
+from engine.layout import CONFIG, JOURNAL, LARGEST_SUMMARY, SUMMARY
 from engine.record_checks import check_teachers, understood
 from engine.records import birth_columns, record_of, result_from_event, row_from_event
 from engine.run_lock import Holder, holder_of
@@ -24,6 +24,7 @@ from populations.genome import Genome
 from populations.journal import read_journal
 from populations.leaderboard import Row
 from populations.plans import Kind, Result
+from populations.regular_files import read_regular
 
 BIRTH_PHASES = ("ancestor", "students", "children")
 LISTED = 8  # run directories in an error message
@@ -83,12 +84,12 @@ class RunRecord:
             return None  # a file that lies there already may be that of another attempt
         path = self.path / SUMMARY
         try:
-            genome = json.loads(path.read_bytes())["genome"]
+            genome = json.loads(read_regular(path, LARGEST_SUMMARY))["genome"]
         except FileNotFoundError as error:
             raise RunDirectoryError(
                 f"{path} is missing; 'cultivar resume {self.path}' writes it again"
             ) from error
-        except (KeyError, RecursionError, TypeError, ValueError) as error:
+        except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
             raise RunDirectoryError(
                 f"{path} is damaged; 'cultivar resume {self.path}' writes it again"
             ) from error
