@@ -68,13 +68,14 @@ class Hosts:
 
     Attributes:
         disk: Where a host finds its own disk.
+        environment: Those variables, for the commands to come.
 
     Raises:
         NotPermittedError: This machine does not let us make hosts.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._added = dict(environment or {})
+        self.environment = dict(environment or {})
         self._running: dict[str, tuple[subprocess.Popen[str], int]] = {}
         self._numbers: dict[str, int] = {}
 
@@ -259,7 +260,7 @@ class Hosts:
             "RAY_TMPDIR": str(self.disk),
             "RAY_AUTH_MODE": "token",  # which lies in ~/.ray/auth_token
             "RAY_USAGE_STATS_ENABLED": "0",
-            **self._added,
+            **self.environment,
         }
 
 

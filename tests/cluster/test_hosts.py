@@ -42,6 +42,15 @@ def test_a_run_uses_all_hosts_and_files_that_lie_on_one_of_them(cluster, serial)
     assert (run.directory / "champion.json").is_file()
 
 
+def test_a_host_outside_the_cluster_gets_the_same_through_ray_client(cluster, serial) -> None:
+    hosts = cluster.hosts
+    hosts.boot("outside")
+    run = Run(hosts, "outside", address=f"ray://{hosts.address(HEAD)}:10001")
+    assert run.end() == serial(run)
+    assert all(run.nodes(worker) for worker in WORKERS)
+    assert cluster.raylet("outside") is None
+
+
 def test_a_cable_that_was_unplugged_for_a_while_changes_nothing(cluster, serial, fault_row) -> None:
     hosts = cluster.hosts
     before = cluster.raylet("worker2")
