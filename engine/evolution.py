@@ -237,14 +237,15 @@ class _Run:
             missing = [plan for plan in chunk if plan.key not in results]
             if missing:
                 batches.append(Batch.of(missing, genomes))
-        for n_done, arrived in enumerate(self._executor.run(context, batches, self._stop), 1):
+        for arrived in self._executor.run(context, batches, self._stop):
             stamp = now()
             finished = [replace(result, created_at=stamp) for result in arrived]
             self._directory.record(finished)
             results.update({result.key: result for result in finished})
             self._progress.advance(len(finished))
             n_workers = self._executor.n_workers
-            self._progress.workers(min(n_workers, max(len(batches) - n_done, 0)), n_workers)
+            n_left = math.ceil((len(plans) - len(results)) / self._config.evolution.batch_size)
+            self._progress.workers(min(n_workers, n_left), n_workers)
         if len(results) < len(plans):
             raise self._interruption()
         return [results[plan.key] for plan in plans]

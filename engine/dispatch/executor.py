@@ -169,7 +169,7 @@ class Executor(Protocol):
         batches: Sequence[Batch[PlanT]],
         stop: threading.Event,
     ) -> Iterator[list[ResultT]]:
-        """Yield the results of each batch as it finishes.
+        """Yield the results of batches as they finish; those that arrive together in one list.
 
         Args:
             context: What all tasks of the run share.

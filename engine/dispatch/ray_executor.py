@@ -125,13 +125,15 @@ class RayExecutor:
             if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
                 watch.look(flight.waiting(), len(queue), ray.nodes)
                 continue
+            arrived: list[ResultT] = []
             for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
                 if reference not in flight:
                     continue  # its twin was faster
                 again, results = self._collect(reference, flight)
                 queue.extendleft(reversed(again))
-                if results:
-                    yield results
+                arrived += results
+            if arrived:
+                yield arrived  # together: whoever keeps results waits for a disk each time
             watch.progress()  # at the end: what the driver does with results is no stall
 
         self._durations = flight.durations()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -90,11 +91,13 @@ class PhaseClock:
             return
         phase = Phase(KINDS[batches[0].plans[0].phase], time.perf_counter())
         self.phases.append(phase)
+        number_of = {plan.key: i for i, batch in enumerate(batches) for plan in batch.plans}
         cpu = time.process_time()
         for results in self._executor.run(context, batches, stop):
             phase.end = time.perf_counter()
             phase.cpu_s = time.process_time() - cpu
-            phase.tasks.append(_task(results))
+            arrived = itertools.groupby(results, lambda result: number_of[result.key])
+            phase.tasks += [_task(list(batch)) for _, batch in arrived]
             yield results
 
     def close(self) -> None:

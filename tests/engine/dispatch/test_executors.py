@@ -214,6 +214,17 @@ def test_once_stopped_nothing_new_is_started_and_what_is_in_flight_is_yielded(
     assert {result.status for result in results} == {"ok"}
 
 
+@pytest.mark.ray
+def test_what_arrives_while_the_driver_is_busy_is_yielded_together(
+    make_ray_executor, context, make_plan
+) -> None:
+    executor, stop = make_ray_executor(DispatchConfig()), threading.Event()
+    results = executor.run(context, batches_of([make_plan(i) for i in range(3)], 1), stop)
+    n_first = len(next(results))
+    time.sleep(10)  # all three were in flight
+    assert [n_first, *(len(group) for group in results)] in ([1, 2], [2, 1], [3])
+
+
 def test_a_run_that_was_stopped_before_it_began_does_nothing(
     make_executor, context, make_plan
 ) -> None:
