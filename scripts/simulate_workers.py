@@ -60,6 +60,7 @@ def costs_of(driver: dict[str, Any], ray: RayCosts) -> Costs:
         finish_s=counted - plan_s - child_s,
         way_s=ray.way_s,
         gap_s=ray.gap_s,
+        look_s=ray.look_s,
     )
 
 
@@ -134,6 +135,7 @@ def text(
         f"Driver: {1e3 * costs.plan_s:.2f} ms per child before a generation, "
         f"{1e3 * costs.child_s:.2f} ms as it comes back, {1e3 * costs.finish_s:.2f} ms after it; "
         f"{1e3 * (costs.send_s + costs.take_s):.1f} ms per batch for Ray, "
+        f"{1e6 * costs.look_s:.1f} µs per batch in flight to look what has arrived, "
         f"{1e3 * costs.sync_s:.1f} ms per sync of the journal. "
         f"Workers: {1e3 * costs.way_s:.1f} ms for the way of a batch, "
         f"{1e3 * costs.gap_s:.1f} ms between two. Batches vary by {100 * spread.std():.0f} %.",

@@ -27,6 +27,7 @@ from scaling.phases import GENERATIONS, PhaseClock
 
 BATCHES = 300  # that CPU time is measured over
 ONE_BY_ONE = 60
+IN_FLIGHT, LOOKS = 1000, 20
 NAP_S = 0.02
 SIZES = (1, 16)
 
@@ -41,12 +42,14 @@ class RayCosts:
         way_s: From sending a batch until an idle worker has it, and as long again from its end
             until the driver knows.
         gap_s: From the end of a batch until its worker starts the one that waits.
+        look_s: CPU of the driver each time that it looks what has arrived, per batch in flight.
     """
 
     batch_s: float
     child_s: float
     way_s: float
     gap_s: float
+    look_s: float
 
 
 class Napping:
@@ -101,10 +104,11 @@ def ray_costs() -> RayCosts:
         start = time.perf_counter()
         _run(executor, napping, [Batch.of([plan], {}) for plan in plans[:ONE_BY_ONE]])
         gap_s = (time.perf_counter() - start) / ONE_BY_ONE - NAP_S
+        look_s = _cpu_per_look() / IN_FLIGHT
     child_s = (many - few) / (SIZES[1] - SIZES[0])
     batch_s = few - SIZES[0] * child_s
     way_s = (statistics.median(alone) - few) / 2
-    return RayCosts(batch_s, child_s, max(way_s, 0.0), max(gap_s, 0.0))
+    return RayCosts(batch_s, child_s, max(way_s, 0.0), max(gap_s, 0.0), look_s)
 
 
 def sleep_through_run(
@@ -157,6 +161,19 @@ def _cpu_per_batch(executor: Executor, idle: IdleBirths, config: RunConfig, size
     start = time.process_time()
     _run(executor, idle, batches)
     return (time.process_time() - start) / BATCHES
+
+
+def _cpu_per_look() -> float:
+    """Return the driver's CPU seconds for a look at many tasks, none of which is finished."""
+    import ray  # once the session has prepared its settings
+
+    nap = ray.remote(num_cpus=1)(lambda: time.sleep(3600))
+    waiting = [nap.remote() for _ in range(IN_FLIGHT)]
+    start = time.process_time()
+    for _ in range(LOOKS):
+        ray.wait(waiting, num_returns=1, timeout=0)
+        ray.wait(waiting, num_returns=len(waiting), timeout=0)
+    return (time.process_time() - start) / LOOKS
 
 
 def _run(executor: Executor, context: IdleBirths, batches: Sequence[Batch[Plan]]) -> None:

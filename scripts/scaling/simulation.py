@@ -31,6 +31,7 @@ class Costs:
         way_s: From sending a batch until a free worker has it, and from its end until the driver
             can know.
         gap_s: From the end of a batch until its worker starts one that waits already.
+        look_s: The driver's each time that it looks what has arrived, per batch in flight.
     """
 
     plan_s: float
@@ -41,6 +42,7 @@ class Costs:
     finish_s: float
     way_s: float
     gap_s: float
+    look_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _generation(
             n_sent += 1
         busy += now - before
         before = now = max(now, flight[0][0])
+        now += len(flight) * costs.look_s
         while flight and flight[0][0] <= before:  # those that are there by now
             _, number = heapq.heappop(flight)
             now += costs.take_s + batches[number][0] * costs.child_s

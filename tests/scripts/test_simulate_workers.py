@@ -54,6 +54,11 @@ def test_results_that_arrive_together_are_synced_once() -> None:
     assert simulate(4, [[(1, 1.0)] * 4], replace(FREE, sync_s=0.5)).wall_s == 1.5
 
 
+def test_a_look_costs_more_with_more_batches_in_flight() -> None:
+    # Four batches are there at once; then nothing is in flight.
+    assert simulate(4, [[(1, 1.0)] * 4], replace(FREE, look_s=0.25)).wall_s == 2.0
+
+
 @pytest.mark.parametrize("n_workers", [1, 2, 15, 16, 1000])
 def test_the_window_is_that_of_the_engine(n_workers: int) -> None:
     flight: Flight = Flight(0)
@@ -83,13 +88,14 @@ def test_costs_are_those_that_were_measured() -> None:
         "genome packs": 128.0,
     }
     costs = simulate_workers.costs_of(
-        {"stages_ms": stages, "sync_ms": 3.0}, RayCosts(0.5, 0.25, 0.125, 0.0625)
+        {"stages_ms": stages, "sync_ms": 3.0}, RayCosts(0.5, 0.25, 0.125, 0.0625, 0.03)
     )
     assert costs.plan_s == pytest.approx(0.003)
     assert costs.child_s == pytest.approx(0.012 + 0.25)
     assert costs.finish_s == pytest.approx(0.128)
     assert costs.send_s + costs.take_s == 0.5
     assert (costs.sync_s, costs.way_s, costs.gap_s) == (0.003, 0.125, 0.0625)
+    assert costs.look_s == 0.03
 
 
 def test_spread_is_that_of_full_batches_of_children() -> None:
