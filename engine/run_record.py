@@ -7,6 +7,7 @@ that looking at a run is quick.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,9 @@ from populations.regular_files import read_regular
 
 BIRTH_PHASES = ("ancestor", "students", "children")
 LISTED = 8  # run directories in an error message
+# What a status does not need, and what is the same in many rows.
+MADE_WITH = ("parents", "operator_params", "align", "preset", "mutation", "finetune", "agreements")
+SHARED = ("run", "kind", "status", "operator", "node", "created_at")
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,13 @@ class RunRecord:
         return str(genome)
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: Path, brief: bool = False) -> RunRecord:
     """Read what a run has recorded.
 
     Args:
         path: Its directory.
+        brief: Whether rows of finished stages lack what births were made with, which is most of the
+            memory that the rows of a long run take.
 
     Raises:
         RunDirectoryError: There is no run.
@@ -118,7 +124,8 @@ def read_run(path: Path) -> RunRecord:
     for event in _events(path):
         with understood(path / JOURNAL):
             if event.get("type") == "stage":
-                rows += [row_from_event(row) for row in event.pop("rows")]
+                recorded = event.pop("rows")
+                rows += [row_from_event(_brief(row) if brief else row) for row in recorded]
                 stages[event["stage"]] = event
                 check_teachers(event.get("teachers", ()))
                 # Results come before the stage that they belong to, and stages one after the other.
@@ -128,6 +135,15 @@ def read_run(path: Path) -> RunRecord:
     with understood(path / JOURNAL):
         pending = [_pending_row(config, event) for _, event in sorted(open_results.items())]
     return RunRecord(path, process, config, stages, rows, pending)
+
+
+def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded row without what a birth was made with, and with texts kept once."""
+    return {
+        name: sys.intern(value) if name in SHARED and isinstance(value, str) else value
+        for name, value in row.items()
+        if name not in MADE_WITH
+    }
 
 
 def not_a_run(path: Path, lacking: str) -> RunDirectoryError:

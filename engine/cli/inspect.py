@@ -50,7 +50,7 @@ def status(run_dirs: tuple[Path, ...], form: str) -> None:
     is not scored gets 0. A bandit expects the reward shown, in which older generations count less.
     "chance" is how likely the next child gets the recipe.
     """
-    found = [run_status(read_run(path)) for path in run_dirs]
+    found = [run_status(read_run(path, brief=True)) for path in run_dirs]
     if form == "json":
         _echo_json([dataclasses.asdict(one) for one in found])
         return

@@ -26,6 +26,8 @@ from engine.launch import launch
 from engine.layout import CONFIG, JOURNAL, LOCK, RECIPES, SUMMARY, pack_path
 from engine.progress import SilentProgress
 from engine.run_directory import RunDirectory
+from engine.run_record import read_run
+from engine.run_status import run_status
 from populations.errors import GenomeFileError, JournalError
 from populations.journal import Journal
 from populations.leaderboard import FILE_NAME
@@ -57,6 +59,14 @@ def stopped(run: Path, tmp_path: Path) -> Path:
     )
     (path / JOURNAL).write_bytes(b"".join(lines[: next(wanted)]))
     return path
+
+
+def test_what_births_were_made_with_is_not_needed_for_a_status(run: Path, stopped: Path) -> None:
+    for path in (run, stopped):
+        whole, brief = read_run(path), read_run(path, brief=True)
+        assert run_status(brief) == run_status(whole)
+        assert any(row.finetune for row in whole.rows)
+        assert not any(row.finetune for row in brief.rows)
 
 
 def journal(path: Path) -> list[dict[str, Any]]:
