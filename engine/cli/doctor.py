@@ -15,7 +15,8 @@ from engine.dispatch.ray_session import joined_session, local_session
 from engine.errors import DispatchError
 
 if TYPE_CHECKING:
-    from engine.dispatch.nodes import Answer, Node
+    from engine.dispatch.nodes import Answer
+    from engine.dispatch.roster import Node
 
 TRIAL_S = 6.0
 CLOCK_READINGS = 3

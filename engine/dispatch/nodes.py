@@ -14,32 +14,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.dispatch import probe
 from engine.dispatch.handshake import open_to_everyone
+from engine.dispatch.roster import Node, Roster
 from engine.errors import ClusterUnavailableError, DispatchError
 
 PROBE_TIMEOUT_S = 60.0
 """A new worker that imports torch takes three seconds, and more on a machine that is busy."""
+ONE_KIND = (
+    "equal bytes are promised on one kind of CPU only: leave such nodes out, or accept it with "
+    "--set dispatch.mixed_cpus=true"
+)
+MIXED = "the bytes may depend on which node makes which child"
 NAMED = 5
 """Nodes that an error names; there may be hundreds."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node that has CPUs.
-
-    Attributes:
-        id: Ray's id.
-        host: Name of the machine.
-        resources: What Ray may use of it: CPU, memory and object_store_memory in bytes.
-    """
-
-    id: str
-    host: str
-    resources: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        """What the node is called on the leaderboard, too."""
-        return f"{self.host}/{self.id[:8]}"
 
 
 @dataclass(frozen=True)
@@ -80,16 +66,8 @@ def ask(
     Returns:
         One answer per node, in their order.
     """
-    register_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
     started = time.monotonic()
-    task: Any = ray.remote(num_cpus=0, max_retries=0)(function)
-    asked = {}
-    try:
-        for node in nodes:
-            pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            asked[task.options(scheduling_strategy=pinned).remote()] = node
-    finally:
-        unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
+    asked = _send(nodes, function)
     answers: dict[str, Answer] = {}
     while len(answers) < len(nodes):
         left = timeout_s - (time.monotonic() - started)
@@ -104,8 +82,72 @@ def ask(
     for reference, node in asked.items():
         if node.id not in answers:
             ray.cancel(reference, force=True)
-    silent = Answer(None, f"did not answer within {timeout_s:g} s", timeout_s)
-    return [answers.get(node.id, silent) for node in nodes]
+    return [answers.get(node.id, _silence(timeout_s)) for node in nodes]
+
+
+class Inquiry:
+    """The question to a node that came later, whose answer is looked at later, too.
+
+    Args:
+        node: Whom to ask.
+        here: What the driver answers to :func:`probe.facts`.
+        mixed_cpus: Whether its CPU may be of another kind than this machine's.
+        tell: Called with a note on a CPU of another kind.
+        timeout_s: Seconds after which a silent node is given up.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        here: Mapping[str, Any],
+        mixed_cpus: bool,
+        tell: Callable[[str], None],
+        timeout_s: float = PROBE_TIMEOUT_S,
+    ) -> None:
+        self._node = node
+        self._here = here
+        self._mixed_cpus = mixed_cpus
+        self._tell = tell
+        self._timeout_s = timeout_s
+        self._started = time.monotonic()
+        (self._reference,) = _send([node], probe.facts)
+
+    def verdict(self) -> str | None:
+        """Return what keeps the node from taking part, empty for nothing; None: not known yet."""
+        passed_s = time.monotonic() - self._started
+        if ray.wait([self._reference], num_returns=1, timeout=0)[0]:
+            answer = Answer(*_outcome(self._reference), passed_s)
+        elif passed_s < self._timeout_s:
+            return None
+        else:
+            ray.cancel(self._reference, force=True)
+            answer = _silence(self._timeout_s)
+        problem = problem_of(answer, self._here)
+        if problem or answer.value["cpu"] == self._here["cpu"]:
+            return problem
+        other = other_cpu(answer.value, self._here)
+        if not self._mixed_cpus:
+            return f"{other}; {ONE_KIND}"
+        self._tell(f"{sentence({self._node.name: other})}: {MIXED}")
+        return ""
+
+
+def _send(nodes: Sequence[Node], function: Callable[[], Any]) -> dict[ray.ObjectRef[Any], Node]:
+    """Ask nodes to call a function of ``probe``."""
+    register_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
+    task: Any = ray.remote(num_cpus=0, max_retries=0)(function)
+    asked = {}
+    try:
+        for node in nodes:
+            pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            asked[task.options(scheduling_strategy=pinned).remote()] = node
+    finally:
+        unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
+    return asked
+
+
+def _silence(timeout_s: float) -> Answer:
+    return Answer(None, f"did not answer within {timeout_s:g} s", timeout_s)
 
 
 def _outcome(reference: ray.ObjectRef[Any]) -> tuple[Any, str]:
@@ -117,25 +159,27 @@ def _outcome(reference: ray.ObjectRef[Any]) -> tuple[Any, str]:
         return None, f"failed: {type(cause).__name__}: {reason}"
 
 
-def check_nodes(allow_insecure: bool, mixed_cpus: bool, tell: Callable[[str], None]) -> None:
+def check_nodes(allow_insecure: bool, mixed_cpus: bool, tell: Callable[[str], None]) -> Roster:
     """Refuse a cluster some of whose nodes would not do the work as this machine would.
-
-    Nodes that join later are not asked.
 
     Args:
         allow_insecure: Whether the cluster may do without a token.
         mixed_cpus: Whether its CPUs may be of another kind than this machine's.
-        tell: Called with a note on CPUs of another kind, and where there are no nodes yet.
+        tell: Called with a note on CPUs of another kind, where there are no nodes yet, and with
+            what becomes of nodes that join later.
+
+    Returns:
+        The nodes that may be used; those that join later are asked before they are.
 
     Raises:
         DispatchError: A node differs or does not answer, or the cluster asks nobody for a token.
     """
-    nodes = working_nodes()
-    if not nodes:
+    nodes, here = working_nodes(), probe.facts()
+    if nodes:
+        judge(nodes, ask(nodes, probe.facts), here, allow_insecure, mixed_cpus, tell)
+    else:
         tell("no node of the Ray cluster has a CPU for tasks; waiting for one")
-        return
-    answers = ask(nodes, probe.facts)
-    judge(nodes, answers, probe.facts(), allow_insecure, mixed_cpus, tell)
+    return Roster(working_nodes, lambda node: Inquiry(node, here, mixed_cpus, tell), nodes, tell)
 
 
 def judge(
@@ -177,12 +221,9 @@ def judge(
         if answer.value["cpu"] != here["cpu"]
     }
     if others and not mixed_cpus:
-        raise DispatchError(
-            f"{sentence(others)}; equal bytes are promised on one kind of CPU only: leave such "
-            "nodes out, or accept it with --set dispatch.mixed_cpus=true"
-        )
+        raise DispatchError(f"{sentence(others)}; {ONE_KIND}")
     if others:
-        tell(f"{sentence(others)}: the bytes may depend on which node makes which child")
+        tell(f"{sentence(others)}: {MIXED}")
 
 
 def problem_of(answer: Answer, here: Mapping[str, Any]) -> str:

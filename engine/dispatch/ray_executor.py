@@ -27,11 +27,13 @@ from threadpoolctl import threadpool_limits
 from engine.dispatch.deadline import deadline
 from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT
 from engine.dispatch.isolation import after_failure, after_loss, after_silence, after_success
+from engine.dispatch.nodes import working_nodes
+from engine.dispatch.roster import Roster
 from engine.dispatch.speculation import Flight
 from engine.dispatch.stall import StallWatch
 from populations.genome import Genome
 
-SLOTS_EVERY_S = 2.0
+NODE_LABEL = "ray.io/node-id"
 POLL_S = 0.25
 # The driver steps in where a worker cannot even end itself. Ray does not take batches exactly in
 # their order, so that one may have waited for another first.
@@ -56,6 +58,7 @@ class RayExecutor:
         plugins: Modules whose classes are sent to the workers by value.
         preload: Names of modules that workers import while the driver still prepares the work.
         tell: Told what is waited for where nothing comes back for long.
+        roster: Which nodes may be used; None takes all there are.
     """
 
     def __init__(
@@ -64,12 +67,13 @@ class RayExecutor:
         plugins: Sequence[ModuleType] = (),
         preload: Sequence[str] = (),
         tell: Callable[[str], None] = lambda text: None,
+        roster: Roster | None = None,
     ) -> None:
         self._limits = limits
         self._tell = tell
         self._task: Any = ray.remote(num_cpus=1, max_retries=0, retry_exceptions=False)(run_batch)
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
-        self._slots, self._slots_at = 1, -SLOTS_EVERY_S
+        self._roster = roster or Roster(working_nodes)
         self._n_late = 0
         self._durations: Mapping[str, Sequence[float]] = {}  # seconds per plan, by phase
         task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
@@ -79,13 +83,8 @@ class RayExecutor:
 
     @property
     def n_workers(self) -> int:
-        """CPU slots of the cluster, read again every few seconds: nodes may come and go."""
-        now = time.monotonic()
-        if now - self._slots_at >= SLOTS_EVERY_S:
-            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # nor here
-            self._slots = max(1, int(resources.get("CPU", 0)))
-            self._slots_at = now
-        return self._slots
+        """CPU slots of the nodes in use, read again every few seconds: nodes may come and go."""
+        return max(1, self._roster.slots)
 
     def run(
         self,
@@ -103,7 +102,7 @@ class RayExecutor:
         )
         watch = StallWatch(self._limits.stall_timeout_s, self._tell)
         while flight or (queue and not stop.is_set()):
-            while queue and flight.has_room(self.n_workers) and not stop.is_set():
+            while queue and self._has_room(flight) and not stop.is_set():
                 batch = queue.popleft()
                 try:
                     flight.add(self._dispatch(shared, batch), batch)
@@ -121,7 +120,10 @@ class RayExecutor:
                 yield results
             waiting = flight.references()
             if not waiting:
-                continue  # all of it was refused or given up
+                if queue and self._roster.is_shut:
+                    time.sleep(POLL_S)
+                    watch.look([], len(queue), ray.nodes)
+                continue  # all of it was refused or given up, or no node may be used yet
             if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
                 watch.look(flight.waiting(), len(queue), ray.nodes)
                 continue
@@ -138,6 +140,9 @@ class RayExecutor:
 
         self._durations = flight.durations()
 
+    def _has_room(self, flight: Flight[PlanT, ray.ObjectRef[Any]]) -> bool:
+        return not self._roster.is_shut and flight.has_room(self.n_workers)
+
     def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""
         if self._context is None or self._context[0] is not context:
@@ -152,6 +157,9 @@ class RayExecutor:
         if self._n_late:
             # Tasks that ask for the same may queue behind what Ray asked of a lost machine.
             options["memory"] = self._n_late
+        if barred := self._roster.barred:
+            # Without spaces: Ray 2.60 takes one for a part of the name, and aborts the process.
+            options["label_selector"] = {NODE_LABEL: f"!in({','.join(sorted(barred))})"}
         if node is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         task = self._task.options(**options) if options else self._task
@@ -172,7 +180,7 @@ class RayExecutor:
         self, reference: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
         """Return batches to dispatch next, and results to report."""
-        batch = flight.batch(reference)
+        batch, sent_at = flight.batch(reference), flight.sent_at(reference)
         attempts = self._limits.attempts
         try:
             results, node, node_id = ray.get(reference)
@@ -187,12 +195,16 @@ class RayExecutor:
             reason = f"{type(error).__name__}: the worker died"
             decision = after_failure(batch, reason, attempts)
         else:
+            if not self._roster.trusts(node_id):
+                return ([batch], []) if flight.failed(reference) else ([], [])
             twin = flight.answered(reference, node_id)
             if twin is not None:
                 ray.cancel(twin, force=True)
             tries = 1 + batch.failures
             told = [replace(result, node=node, attempts=tries) for result in results]
             return after_success(batch), told
+        if self._roster.is_strange(sent_at):
+            decision = [batch], []  # the node may be to blame, which gets nothing from now on
         return decision if flight.failed(reference) else ([], [])
 
     def _after_refusal(

@@ -199,6 +199,10 @@ class Flight(Generic[PlanT, ReferenceT]):
         """Return what was dispatched."""
         return self._attempts[reference].batch
 
+    def sent_at(self, reference: ReferenceT) -> float:
+        """Return when something was dispatched."""
+        return self._attempts[reference].started
+
     def overdue(self, limit_s: float, n_workers: int) -> list[ReferenceT]:
         """Return what should have ended by now.
 

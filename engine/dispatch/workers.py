@@ -52,9 +52,8 @@ def executor_of(
         from engine.dispatch.nodes import check_nodes
         from engine.dispatch.ray_executor import RayExecutor
 
-        if not is_local:
-            check_nodes(allow_insecure, mixed_cpus, tell)
-        executor = RayExecutor(limits, plugins, preload, tell)
+        roster = None if is_local else check_nodes(allow_insecure, mixed_cpus, tell)
+        executor = RayExecutor(limits, plugins, preload, tell, roster)
         try:
             yield executor
         finally:

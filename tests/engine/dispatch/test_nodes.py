@@ -189,3 +189,46 @@ def test_a_node_that_is_gone_is_told(ray_cluster) -> None:
 
     (answer,) = ask([Node("ab" * 28, "gone", {})], probe.clock)
     assert answer.failure.startswith("failed: ")
+
+
+def verdict_of(inquiry: Any) -> str:
+    """Return the verdict of a node, once there is one."""
+    deadline = time.monotonic() + 60
+    while (found := inquiry.verdict()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert isinstance(found, str)
+    return found
+
+
+@pytest.mark.ray
+def test_a_node_that_joins_is_judged_like_those_at_the_start(ray_cluster) -> None:
+    from engine.dispatch.nodes import Inquiry, working_nodes
+
+    (node,) = working_nodes()
+    here, notes = probe.facts(), list[str]()
+    assert verdict_of(Inquiry(node, here, False, notes.append)) == ""
+    newer = here | {"versions": here["versions"] | {"torch": "9.0"}}
+    assert "instead of 9.0: run 'pip install" in verdict_of(
+        Inquiry(node, newer, True, notes.append)
+    )
+    assert notes == []
+    other_kind = here | {"cpu": "abacus"}
+    refusal = verdict_of(Inquiry(node, other_kind, False, notes.append))
+    assert "instead of abacus; equal bytes are promised on one kind of CPU only" in refusal
+    assert verdict_of(Inquiry(node, other_kind, True, notes.append)) == ""
+    (note,) = notes
+    assert note.endswith("instead of abacus: the bytes may depend on which node makes which child")
+
+
+@pytest.mark.ray
+def test_a_silent_node_that_joins_is_waited_for_and_given_up(ray_cluster, monkeypatch) -> None:
+    from engine.dispatch import nodes
+
+    stand_in = sys.modules[__name__]
+    monkeypatch.setattr(stand_in, "facts", hang, raising=False)
+    monkeypatch.setattr(nodes, "probe", stand_in)
+    (node,) = nodes.working_nodes()
+    inquiry = nodes.Inquiry(node, HERE, False, lambda text: None, timeout_s=1.0)
+    assert inquiry.verdict() is None
+    assert verdict_of(inquiry) == "did not answer within 1 s; mend it or take it out of the cluster"
