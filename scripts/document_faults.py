@@ -26,7 +26,12 @@ TESTS = {
         "tests/integration/test_driver_faults.py",
         "tests/integration/test_supervision.py",
     ],
-    "workers": ["tests/engine/dispatch/test_ray_faults.py"],
+    "workers": [
+        "tests/engine/dispatch/test_ray_faults.py",
+        "tests/engine/dispatch/test_poison.py",
+        "tests/engine/dispatch/test_memory_faults.py",
+        "tests/engine/dispatch/test_node_faults.py",
+    ],
     "hosts": ["tests/cluster"],
 }
 COLUMNS = {

@@ -31,6 +31,7 @@ from engine.dispatch.nodes import working_nodes
 from engine.dispatch.roster import Roster
 from engine.dispatch.speculation import Flight
 from engine.dispatch.stall import StallWatch
+from engine.errors import DispatchError
 from populations.genome import Genome
 
 NODE_LABEL = "ray.io/node-id"
@@ -46,6 +47,8 @@ CRASHED = (
     exceptions.RaySystemError,
     exceptions.RuntimeEnvSetupError,
 )
+# Ray moves objects to the disk where memory is short, so that the disk is full as well.
+FULL = (exceptions.OutOfDiskError, exceptions.ObjectStoreFullError)
 # What pickling raises for, say, a plug-in that keeps a lock or an open file.
 UNSENDABLE = (TypeError, AttributeError, ValueError, pickle.PicklingError)
 
@@ -92,7 +95,11 @@ class RayExecutor:
         batches: Sequence[Batch[PlanT]],
         stop: threading.Event,
     ) -> Iterator[list[ResultT]]:
-        """Yield the results of each batch as it finishes; see ``Executor``."""
+        """Yield the results of each batch as it finishes; see ``Executor``.
+
+        Raises:
+            DispatchError: The object store of a node is full, and so is its disk.
+        """
         shared = self._share(context)
         queue = deque(batches)
         flight: Flight[PlanT, ray.ObjectRef[Any]] = Flight(
@@ -146,7 +153,10 @@ class RayExecutor:
     def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""
         if self._context is None or self._context[0] is not context:
-            self._context = (context, ray.put(context))
+            try:
+                self._context = (context, ray.put(context))
+            except FULL as error:
+                raise store_is_full("this machine") from error
         return self._context[1]
 
     def _dispatch(
@@ -163,9 +173,11 @@ class RayExecutor:
         if node is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         task = self._task.options(**options) if options else self._task
-        reference: ray.ObjectRef[Any] = task.remote(
-            shared, pack(batch), self._limits.task_timeout_s
-        )
+        arguments = (shared, pack(batch), self._limits.task_timeout_s)
+        try:
+            reference: ray.ObjectRef[Any] = task.remote(*arguments)
+        except FULL as error:
+            raise store_is_full("this machine") from error
         return reference
 
     def _copy_late(
@@ -184,6 +196,8 @@ class RayExecutor:
         attempts = self._limits.attempts
         try:
             results, node, node_id = ray.get(reference)
+        except FULL as error:  # before the next: it may be of both classes
+            raise store_is_full("a node") from error
         except LOST as error:
             reason = f"{type(error).__name__}: the node was lost"
             decision = after_loss(batch, reason, self._limits.loss_attempts)
@@ -232,6 +246,19 @@ class RayExecutor:
     def close(self) -> None:
         """Drop what this executor holds in the object store; the session is closed elsewhere."""
         self._context = None
+
+
+def store_is_full(machine: str) -> DispatchError:
+    """Return an error that says what to do; no batch is to blame, and trying again does not help.
+
+    Args:
+        machine: Where it happened.
+    """
+    return DispatchError(
+        f"the object store of Ray on {machine} is full, and so is the disk that it moves objects "
+        "to; free space in Ray's temporary folder there, or start Ray with a larger "
+        "--object-store-memory; what was finished is recorded: go on with 'cultivar resume'"
+    )
 
 
 def warm_up(modules: Sequence[str]) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +27,10 @@ from engine.seeding import Purpose, key
 from populations.network import NetworkSpec
 from populations.plans import ChildPlan, FineTune, Operator, Result
 from strategies.crossover.fresh import FreshCrossover
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import disturbance  # for tests and scripts, which have no package
 
 MakeExecutor = Callable[[DispatchConfig], Executor]
 MakePlan = Callable[..., ChildPlan]
@@ -121,4 +134,38 @@ def ray_executor(settings: DispatchConfig, request: pytest.FixtureRequest) -> Ex
     request.getfixturevalue("ray_cluster")
     from engine.dispatch.ray_executor import RayExecutor
 
-    return RayExecutor(settings, [sys.modules[request.module.__name__]])
+    return RayExecutor(settings, [sys.modules[request.module.__name__], disturbance])
+
+
+@pytest.fixture
+def in_process(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that runs a script beside this file, and returns what it found.
+
+    A process knows one Ray, with one set of settings. All that it started is ended.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="n-", dir="/tmp"))  # sockets need a short path
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(script: str, *arguments: str) -> Any:
+        environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+        root = str(Path(__file__).parents[3])
+        with (tmp_path / "errors").open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name(script), folder, *arguments],
+                env=environment | {"PYTHONPATH": root, "TMPDIR": str(folder)},
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        started.append(process)
+        out, _ = process.communicate(timeout=400)
+        said = (tmp_path / "errors").read_text(errors="replace")
+        assert process.returncode == 0, said[-4000:]
+        return json.loads(out.splitlines()[-1])
+
+    yield run
+    for entry in Path("/proc").iterdir() if started else ():
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == started[0].pid:
+                os.kill(int(entry.name), signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)

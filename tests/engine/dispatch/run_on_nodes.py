@@ -17,133 +17,118 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+import disturbance
+from disturbance import Undisturbed, carry_out, disturb, is_child
 
-from engine.config import RunConfig
-from engine.config_file import load_config
-from engine.dispatch.serial import SerialExecutor
-from engine.evolution import evolve
-from engine.progress import SilentProgress
-from engine.run_directory import RunDirectory
-from populations.leaderboard import stable_bytes
-from strategies.crossover.weighted import WeightedCrossover
-from strategies.registry import crossovers
-
-BIRTH_S = 0.4
-CONFIG = """
-seed: 5
-teachers:
-  training: {steps: [6000, 6000], checkpoints: 2, checkpoint_episodes: 4}
-states: {size: 256, episodes: 4}
-network: {hidden: [8]}
-distillation: {students: 4, steps: 30}
-finetune: {steps: 10}
-evolution:
-  generations: 2
-  population: 4
-  children: 12
-  elites: 1
-  batch_size: 1
-  controls: 0
-  recipes: [{operator: drowsy}]
-evaluation: {episodes: 4, holdout_episodes: 4, champion_candidates: 2}
-"""
+BIRTH_S = 0.6
+AFTER = 3  # births of generation 1 before it happens
 
 
-@crossovers.register
-class Drowsy(WeightedCrossover):
-    """The weighted average, which takes its time where there is Ray."""
+class Noted:
+    """An operator like another one that takes its time; notes where and when each birth begins."""
 
-    name = "drowsy"
+    def __init__(self, operator: Any, index: int, folder: Path) -> None:
+        self.operator = operator
+        self.index = index
+        self.folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "operator":
+            raise AttributeError(name)
+        return getattr(self.operator, name)
 
     def cross(self, parents: Any, rng: Any) -> Any:
-        if "ray" in sys.modules:
-            time.sleep(BIRTH_S)
-        return super().cross(parents, rng)
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        note = self.folder / f"{self.index}-{node[:8]}"
+        note.write_text(str(time.time()))
+        time.sleep(BIRTH_S)
+        child = self.operator.cross(parents, rng)
+        note.rename(note.with_suffix(".done"))
+        return child
 
 
 def main(folder: Path) -> None:
-    path = folder / "config.yaml"
-    path.write_text(CONFIG, encoding="utf-8")
-    config = load_config(path)
-    with threadpool_limits(1):
-        with RunDirectory.open(folder / "undisturbed", config) as directory:
-            evolve(directory, SerialExecutor(config.dispatch), SilentProgress())
-        expected = stable_bytes(folder / "undisturbed/leaderboard.csv")
-        with cluster(folder) as nodes:
-            found = {}
-            nodes.add("a")
-            nodes.add("b")
-            for name, event in {
-                "dies": lambda: nodes.remove("a", allow_graceful=False),
-                "joins": lambda: nodes.add("c"),
-                "leaves": lambda: nodes.remove("b", allow_graceful=True),
-                "falls silent": lambda: nodes.stop("c"),
-            }.items():
-                if name == "falls silent":
-                    nodes.add("d")
-                found[name] = carry_out(config, folder / name.split()[-1], event, nodes)
-                found[name]["same"] = found[name].pop("bytes") == expected
+    quiet = disturbance.undisturbed(folder)
+    with cluster(folder) as nodes:
+        found = {}
+        nodes.add("a")
+        nodes.add("b")
+        found["dies"] = disturbed(
+            folder / "dies", quiet, nodes, "a", lambda: nodes.remove("a", allow_graceful=False)
+        )
+        found["joins"] = disturbed(folder / "joins", quiet, nodes, "c", lambda: nodes.add("c"))
+        found["leaves"] = disturbed(
+            folder / "leaves", quiet, nodes, "b", lambda: nodes.remove("b", allow_graceful=True)
+        )
+        nodes.add("d")
+        found["falls silent"] = disturbed(
+            folder / "silent", quiet, nodes, "c", lambda: nodes.stop("c")
+        )
     sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
-def carry_out(
-    config: RunConfig, path: Path, event: Callable[[], None], nodes: Nodes
+def disturbed(
+    path: Path, quiet: Undisturbed, nodes: Nodes, name: str, event: Callable[[], None]
 ) -> dict[str, Any]:
-    """Carry out a run during which something happens, and return how it went."""
-    from engine.dispatch import ray_executor
+    """Carry out a run during which something happens to a node, and return how it went."""
+    from engine.dispatch.ray_executor import RayExecutor
 
-    class Disturbed(ray_executor.RayExecutor):
-        """Lets it happen after three births of generation 1, with others under way."""
+    notes = path.with_suffix(".notes")
+    notes.mkdir()
+    happened: list[float] = []
+    hit: set[int] = set()
 
-        happened = noticed = 0.0
-        sent = 0
-        mine = -1
+    def spoil(plan: Any) -> Any:
+        if plan.phase != "children" or plan.generation != 1:
+            return plan
+        return replace(plan, operator=Noted(plan.operator, plan.index, notes))
 
-        def _dispatch(self, *arguments: Any, **named: Any) -> Any:
-            self.sent += 1
-            return super()._dispatch(*arguments, **named)
+    def happen(results: Any) -> None:
+        """Let it happen once there are some births, and another one is under way there."""
+        some = any(is_child(result, result.index) for result in results)
+        born = len(list(notes.glob("*.done")))
+        if happened or not some or born < AFTER:
+            return
+        node = nodes.id(name)
+        if node:
+            hit.update(int(note.name.split("-")[0]) for note in notes.glob(f"*-{node}"))
+        if hit or not node:
+            happened.append(time.time())
+            event()
 
-        def _collect(self, *arguments: Any) -> Any:
-            decision = super()._collect(*arguments)
-            if self.happened and not self.noticed and not decision[1]:
-                self.noticed = time.monotonic()
-            return decision
+    executor = RayExecutor(quiet.config.dispatch, [disturbance, sys.modules["__main__"]])
+    watch = disturb(executor, spoil)
+    run = executor.run
 
-        def _copy_late(self, shared: Any, flight: Any) -> None:
-            before = len(flight)
-            super()._copy_late(shared, flight)
-            if len(flight) > before and self.happened and not self.noticed:
-                self.noticed = time.monotonic()
+    def eventful(*arguments: Any) -> Iterator[Any]:
+        for results in run(*arguments):
+            yield results
+            happen(results)
 
-        def run(self, context: Any, batches: Any, stop: Any) -> Iterator[Any]:
-            kinds = {getattr(plan, "kind", "") for batch in batches for plan in batch.plans}
-            for n, results in enumerate(super().run(context, batches, stop), 1):
-                yield results
-                if "child" in kinds and n == 3 and not self.happened:
-                    time.sleep(BIRTH_S / 2)  # in the middle of the next births
-                    self.happened = time.monotonic()
-                    event()
-
-    executor = Disturbed(config.dispatch)
-    started = time.monotonic()
-    with RunDirectory.open(path, config) as directory:
-        evolve(directory, executor, SilentProgress())
-    ended = time.monotonic()
-    assert executor.happened, "nothing happened during the run"
+    executor.run = eventful
+    evolution = quiet.config.evolution.model_copy(update={"batch_size": 1})
+    carry_out(path, quiet.config.model_copy(update={"evolution": evolution}), executor)
+    assert happened, "nothing happened during the run"
+    noticed = [at - happened[0] for at, some in watch.reactions if at > happened[0] and some & hit]
     with (path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    joined = [
+        float(note.read_text()) - happened[0] for note in notes.glob(f"*-{nodes.newest}.done")
+    ]
     return {
-        "bytes": stable_bytes(path / "leaderboard.csv"),
-        "ok": sum(row["status"] == "ok" for row in rows),
-        "most attempts": max(int(row["attempts"] or 0) for row in rows),
+        "same": disturbance.outcome(path) == quiet.outcome,
+        "rows": len(rows),
         "by new node": sum(row["node"].endswith(f"/{nodes.newest}") for row in rows),
-        "noticed after s": round(max(executor.noticed - executor.happened, -1), 2),
-        "seconds": round(ended - started, 1),
-        "dispatches": executor.sent,
+        "first birth there after s": min(joined, default=None),
+        "hit": len(hit),
+        "noticed after s": min(noticed, default=None),
+        "extra": watch.extra,
     }
 
 
@@ -169,6 +154,10 @@ class Nodes:
         task = ray.remote(num_cpus=1)(warm_up).options(scheduling_strategy=there)
         ray.get(task.remote(("engine.breeding",)))
         self.newest = node.node_id[:8]
+
+    def id(self, name: str) -> str:
+        """Return the beginning of Ray's id of a node; empty where it has not joined yet."""
+        return self._nodes[name].node_id[:8] if name in self._nodes else ""
 
     def remove(self, name: str, allow_graceful: bool) -> None:
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=allow_graceful)

@@ -1,70 +1,48 @@
-"""Workers that hang, die or run out of memory, and nodes that die, leave or join.
+"""Workers that die, hang, stop, slow down or are short of memory, in small runs on Ray.
 
-Whatever happens, the results are those of the undisturbed run, byte for byte.
+Whatever happens, the run ends with the leaderboard, genomes and champion of the undisturbed one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import os
 import resource
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
+from disturbance import (
+    BAD,
+    Faulty,
+    Undisturbed,
+    Watch,
+    calls,
+    carry_out,
+    compute,
+    dispatches,
+    disturb,
+    hang,
+    is_child,
+    meanwhile,
+    nothing,
+    outcome,
+    slow_down,
+    stop,
+    undisturbed,
+)
 
 from engine.config import DispatchConfig
 from engine.dispatch import speculation
-from engine.dispatch.executor import Batch
-from populations.plans import Result
-from populations.storage import genome_to_bytes
-from strategies.crossover.fresh import FreshCrossover
 
-LONG_S = 120.0
-
-
-class Faulty(FreshCrossover):
-    """An operator with a fault, at its first call only or at each; notes the process of each.
-
-    It keeps the name of its base, which is part of a genome.
-    """
-
-    def __init__(self, log: Path, fault: Callable[[], None], always: bool = False) -> None:
-        self.log = log
-        self.fault = fault
-        self.always = always
-
-    def cross(self, parents: Any, rng: np.random.Generator) -> Any:
-        with self.log.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        if self.always or len(calls(self.log)) == 1:
-            self.fault()
-        return super().cross(parents, rng)
-
-
-def calls(log: Path) -> list[int]:
-    """Return the processes that called a faulty operator."""
-    return [int(line) for line in log.read_text().split()] if log.exists() else []
-
-
-def hang() -> None:
-    time.sleep(LONG_S)
-
-
-def leave() -> None:
-    os._exit(3)
+SAME = "same leaderboard, genomes and champion"
+KILLED_AFTER_S = 0.3
 
 
 def ask_for_too_much() -> None:
@@ -79,145 +57,180 @@ def ask_for_too_much() -> None:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-@pytest.fixture
-def dispatched(make_ray_executor, monkeypatch) -> Callable[..., tuple[dict[int, Result], int]]:
-    """Return a function that runs batches on Ray: results by index, and number of dispatches."""
+@pytest.fixture(scope="session")
+def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return a run in which nothing went wrong."""
+    return undisturbed(tmp_path_factory.mktemp("quiet"))
 
-    def run(context, batches: Sequence[Batch], **settings: Any) -> tuple[dict[int, Result], int]:
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A run in which something went wrong.
+
+    Attributes:
+        outcome: What came of it.
+        watch: What the executor did.
+        log: The notes of the faulty operator.
+    """
+
+    outcome: dict[str, bytes]
+    watch: Watch
+    log: Path
+
+    def noticed_after(self, since: float | None = None) -> float:
+        """Return the seconds until the first reaction, from the first call if not told."""
+        return self.watch.noticed_after({BAD}, since or calls(self.log)[0].at)
+
+
+@pytest.fixture
+def run_with(make_ray_executor, quiet_run, tmp_path) -> Callable[..., Disturbed]:
+    """Return a function that carries out the run with a fault in one birth."""
+
+    def run(
+        fault: Callable[[], None],
+        act: Callable[[int, Event], None] = lambda pid, over: None,
+        batch_size: int = 8,
+        others: Callable[[], None] | None = None,
+        **settings: Any,
+    ) -> Disturbed:
+        log = tmp_path / "log"
+
+        def spoil(plan: Any) -> Any:
+            if is_child(plan):
+                return replace(plan, operator=Faulty(plan.operator, log, fault))
+            if others is not None and plan.phase == "children" and plan.generation == 1:
+                return replace(
+                    plan, operator=Faulty(plan.operator, tmp_path / "others", others, True)
+                )
+            return plan
+
         executor = make_ray_executor(DispatchConfig(**settings))
-        dispatch, sent = executor._dispatch, []
-        monkeypatch.setattr(executor, "_dispatch", lambda *a: sent.append(a) or dispatch(*a))
-        groups = executor.run(context, batches, threading.Event())
-        results = [result for group in groups for result in group]
-        assert len({result.index for result in results}) == len(results)
-        return {result.index: result for result in results}, len(sent)
+        watch = disturb(executor, spoil)
+        evolution = quiet_run.config.evolution.model_copy(update={"batch_size": batch_size})
+        config = quiet_run.config.model_copy(update={"evolution": evolution})
+        with meanwhile(log, act):
+            carry_out(tmp_path / "run", config, executor)
+        return Disturbed(outcome(tmp_path / "run"), watch, log)
 
     return run
 
 
-def assert_undisturbed(results: dict[int, Result], clean: dict[int, Result]) -> None:
-    assert results
-    for index, result in results.items():
-        assert result.status == "ok"
-        assert genome_to_bytes(result.genome) == genome_to_bytes(clean[index].genome)
-        assert result.returns == clean[index].returns
-
-
-def batches_of(plans, size: int) -> list[Batch]:
-    return [Batch.of(plans[i : i + size], {}) for i in range(0, len(plans), size)]
+@pytest.mark.ray
+def test_a_run_on_ray_without_faults_dispatches_each_batch_once(run_with, quiet_run) -> None:
+    run = run_with(nothing)
+    assert run.outcome == quiet_run.outcome
+    assert run.watch.given > 5
+    assert run.watch.extra == 0
+    assert run.watch.reactions == []
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_batch_that_hangs_is_started_again_and_the_first_answer_wins(
-    dispatched, context, make_plan, clean, tmp_path, monkeypatch, size
-) -> None:
-    monkeypatch.setattr(speculation, "MINIMUM_S", 0.5)
-    log = tmp_path / "log"
-    plans = [make_plan(index) for index in range(8)]
-    plans[1] = replace(plans[1], operator=Faulty(log, hang))
-    results, _ = dispatched(context, batches_of(plans, size))
-    assert sorted(results) == list(range(8))
-    assert_undisturbed(results, clean)
-    assert len(calls(log)) == 2  # and never a third time
-    assert results[1].attempts == 2
+def test_a_worker_that_is_killed_in_the_middle_of_a_batch(run_with, quiet_run, fault_row) -> None:
+    killed = []
+
+    def kill(pid: int, over: Event) -> None:
+        time.sleep(KILLED_AFTER_S)
+        killed.append(time.time())
+        os.kill(pid, signal.SIGKILL)
+
+    run = run_with(hang, kill, speculation=0)
+    assert run.outcome == quiet_run.outcome
+    assert len(calls(run.log)) == 2
+    assert run.watch.extra == 4  # three probes, none of which is to blame, and the last one left
+    fault_row(
+        fault="worker process killed",
+        how="`kill -9` in the middle of a batch of 8",
+        noticed=f"{run.noticed_after(killed[0]):.2f} s",
+        extra=dispatches(run.watch.extra),
+        outcome=SAME,
+    )
 
 
 @pytest.mark.ray
-def test_a_killed_worker_costs_its_batch_one_round(
-    dispatched, context, make_plan, clean, tmp_path
-) -> None:
-    log = tmp_path / "log"
-    plans = [make_plan(index) for index in range(8)]
-    plans[5] = replace(plans[5], operator=Faulty(log, hang))
-
-    def kill() -> None:
-        while not calls(log):
-            time.sleep(0.01)
-        os.kill(calls(log)[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    results, n_dispatched = dispatched(context, batches_of(plans, 4), speculation=0)
-    killer.join()
-    assert sorted(results) == list(range(8))
-    assert_undisturbed(results, clean)
-    assert n_dispatched == 2 + 3  # in halves, as nobody is found to blame
-    assert len(calls(log)) == 2
-
-
-@pytest.mark.ray
-def test_a_worker_that_runs_out_of_memory_fails_one_child_and_goes_on(
-    dispatched, context, make_plan, clean, tmp_path
-) -> None:
-    plans = [make_plan(index) for index in range(4)]
-    plans[1] = replace(plans[1], operator=Faulty(tmp_path / "log", ask_for_too_much, always=True))
-    results, n_dispatched = dispatched(context, batches_of(plans, 4), speculation=0)
-    failed = results.pop(1)
-    assert failed.status == "failed"
-    assert "Unable to allocate 1.00 GiB" in failed.reason
-    assert_undisturbed(results, clean)
-    assert n_dispatched == 1
+def test_a_worker_that_finds_too_little_memory_once(run_with, quiet_run, fault_row) -> None:
+    run = run_with(ask_for_too_much, speculation=0)
+    assert run.outcome == quiet_run.outcome
+    assert len(calls(run.log)) == 2
+    assert run.watch.extra == 4
+    fault_row(
+        fault="worker out of memory: an allocation fails",
+        how="1 GiB where the process may take 256 MiB more, once, in a batch of 8",
+        noticed=f"{run.noticed_after():.2f} s",
+        extra=dispatches(run.watch.extra),
+        outcome=f"{SAME}; the worker goes on",
+    )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_operator_that_always_ends_its_process_is_alone_after_a_few_dispatches(
-    dispatched, context, make_plan, clean, tmp_path
+def test_a_task_that_hangs_is_started_again_and_the_first_answer_wins(
+    run_with, quiet_run, fault_row
 ) -> None:
-    log = tmp_path / "log"
-    plans = [make_plan(index) for index in range(8)]
-    plans[6] = replace(plans[6], operator=Faulty(log, leave, always=True))
-    results, n_dispatched = dispatched(context, [Batch.of(plans, {})], speculation=0)
-    assert sorted(results) == list(range(8))
-    failed = results.pop(6)
-    assert failed.status == "failed"
-    assert failed.reason == "WorkerCrashedError: the worker died"
-    assert_undisturbed(results, clean)
-    assert len(calls(log)) == 1 + 2  # with all others, and twice alone
-    assert n_dispatched - 1 <= math.log2(8) + 2
+    run = run_with(hang, batch_size=2)
+    assert run.outcome == quiet_run.outcome
+    assert len(calls(run.log)) == 2  # and never a third time
+    assert run.watch.extra >= 1
+    assert run.noticed_after() >= speculation.MINIMUM_S / 2
+    fault_row(
+        fault="task that hangs, found by others being done",
+        how="an operator sleeps for two minutes at its first call, in a batch of 2",
+        noticed=f"{run.noticed_after():.1f} s, as late",
+        extra=_copies(run.watch),
+        outcome=SAME,
+    )
 
 
-@pytest.fixture
-def on_nodes(tmp_path) -> Iterator[Callable[[], dict[str, dict[str, Any]]]]:
-    """Return a function that runs the script beside this file, and returns what it found."""
-    folder = Path(tempfile.mkdtemp(prefix="n-", dir="/tmp"))
-    process: list[subprocess.Popen] = []
-
-    def run() -> dict[str, dict[str, Any]]:
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
-        with (tmp_path / "errors").open("wb") as errors:
-            process.append(
-                subprocess.Popen(
-                    [sys.executable, Path(__file__).with_name("run_on_nodes.py"), folder],
-                    env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
-                    start_new_session=True,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                )
-            )
-        out, _ = process[0].communicate(timeout=400)
-        said = (tmp_path / "errors").read_text(errors="replace")
-        assert process[0].returncode == 0, said[-4000:]
-        return json.loads(out.splitlines()[-1])
-
-    yield run
-    for entry in Path("/proc").iterdir() if process else ():
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == process[0].pid:
-                os.kill(int(entry.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+@pytest.mark.ray
+def test_a_task_that_hangs_is_ended_after_its_time(run_with, quiet_run, fault_row) -> None:
+    run = run_with(hang, speculation=0, task_timeout_s=3)
+    assert run.outcome == quiet_run.outcome
+    assert run.watch.extra == 4
+    fault_row(
+        fault="task that hangs, until its time limit",
+        how="the same in a batch of 8; `task_timeout_s` is 3, and nothing is started twice",
+        noticed=f"{run.noticed_after():.1f} s",
+        extra=dispatches(run.watch.extra),
+        outcome=SAME,
+    )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_runs_whose_nodes_die_leave_join_or_fall_silent_end_as_the_undisturbed_one(
-    on_nodes,
+def test_a_straggler_at_a_tenth_of_the_speed_is_overtaken(
+    run_with, quiet_run, fault_row, tmp_path
 ) -> None:
-    found = on_nodes()
-    assert sorted(found) == ["dies", "falls silent", "joins", "leaves"]
-    for name, run in found.items():
-        assert run["same"], (name, run)
-        assert run["ok"] >= 20
-    assert found["joins"]["by new node"] > 0
-    assert found["falls silent"]["most attempts"] >= 2
+    slow = partial(slow_down, tmp_path / "others")
+    run = run_with(compute, slow, batch_size=1, others=compute)
+    assert run.outcome == quiet_run.outcome
+    assert len({call.pid for call in calls(run.log)}) == 2
+    assert run.watch.extra >= 1
+    fault_row(
+        fault="straggler",
+        how="its worker gets a tenth of the CPU that others got; a birth takes 1 s of CPU",
+        noticed=f"{run.noticed_after():.1f} s, as late",
+        extra=_copies(run.watch),
+        outcome=f"{SAME}; the second copy answered first",
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_is_given_up_by_the_driver(run_with, quiet_run, fault_row) -> None:
+    def end_it_afterwards(pid: int, over: Event) -> None:
+        over.wait()  # nobody but the kernel can end it, and until then it takes a slot
+        os.kill(pid, signal.SIGKILL)
+
+    run = run_with(stop, end_it_afterwards, speculation=0, task_timeout_s=2)
+    assert run.outcome == quiet_run.outcome
+    assert run.watch.extra == 4
+    fault_row(
+        fault="worker that nobody in it can end",
+        how="SIGSTOP in a batch of 8; `task_timeout_s` is 2, and nothing is started twice",
+        noticed=f"{run.noticed_after():.1f} s, by the driver",
+        extra=dispatches(run.watch.extra),
+        outcome=SAME,
+    )
+
+
+def _copies(watch: Watch) -> str:
+    return "1 second copy" if watch.extra == 1 else f"{watch.extra} second copies"
