@@ -124,7 +124,7 @@ def open_to_everyone(address: str) -> str:
     return (
         f"the Ray cluster at {address} asks for no token, so whoever reaches it can run programs "
         "on it: start all of its nodes with RAY_AUTH_MODE=token, or, where nobody else can reach "
-        "it, say so with --allow-insecure-cluster (evolve, resume and doctor)"
+        "it, say so with --allow-insecure-cluster"
     )
 
 

@@ -21,7 +21,7 @@ PROBE_TIMEOUT_S = 60.0
 """A new worker that imports torch takes three seconds, and more on a machine that is busy."""
 ONE_KIND = (
     "equal bytes are promised on one kind of CPU only: leave such nodes out, or accept it with "
-    "--set dispatch.mixed_cpus=true"
+    "--set dispatch.mixed_cpus=true, of a search with --mixed-cpus"
 )
 MIXED = "the bytes may depend on which node makes which child"
 NAMED = 5

@@ -94,7 +94,19 @@ def search_options(space: str, **custom: tuple[Any, ...]) -> Callable[[F], F]:
             show_default=True,
             help="1 works in this process, more start a local Ray.",
         ),
-        click.option("--address", default="local", help="Ray cluster: auto, HOST:PORT, or ray://HOST:PORT."),
+        click.option(
+            "--address", default="local", help="Ray cluster: auto, HOST:PORT, or ray://HOST:PORT."
+        ),
+        click.option(
+            "--allow-insecure-cluster",
+            is_flag=True,
+            help="Join a Ray cluster that asks nobody for a token.",
+        ),
+        click.option(
+            "--mixed-cpus",
+            is_flag=True,
+            help="Join a cluster with other kinds of CPU, though bytes may depend on the node.",
+        ),
         click.option("--quiet", is_flag=True, help="Do not report progress."),
         # A search is no validator: its thresholds are recorded, and never gate anything.
         click.option("--report-only", is_flag=True, default=True, hidden=True),
@@ -182,7 +194,12 @@ def workers_of(options: dict[str, Any]) -> Workers:
 
     options.pop("eval_batch_size", None)  # an evaluation is one batch, whatever was documented
     del options["report_only"]
-    return Workers(options.pop("workers"), options.pop("address"))
+    return Workers(
+        options.pop("workers"),
+        options.pop("address"),
+        allow_insecure_cluster=options.pop("allow_insecure_cluster"),
+        mixed_cpus=options.pop("mixed_cpus"),
+    )
 
 
 def teller(quiet: bool) -> Callable[[str], None]:

@@ -46,6 +46,8 @@ class Workers:
         task_timeout_s: Seconds for one batch of children.
         stall_timeout_s: Seconds without any result after which a line says what is waited for.
         speculation: Times the usual duration after which a batch is started a second time.
+        allow_insecure_cluster: Whether a cluster may be joined that asks nobody for a token.
+        mixed_cpus: Whether its CPUs may be of another kind than this machine's.
     """
 
     n_workers: int = 1
@@ -55,6 +57,8 @@ class Workers:
     task_timeout_s: float = 3600.0
     stall_timeout_s: float = 600.0
     speculation: float = 3.0
+    allow_insecure_cluster: bool = False
+    mixed_cpus: bool = False
 
     @contextlib.contextmanager
     def start(self, tell: Callable[[str], None]) -> Iterator[tuple[Executor, threading.Event]]:
@@ -70,6 +74,8 @@ class Workers:
                 self.address,
                 0 if is_here else self.n_workers,
                 preload=("engine.stages.search.child",),
+                allow_insecure=self.allow_insecure_cluster,
+                mixed_cpus=self.mixed_cpus,
                 tell=tell,
             ) as executor,
             stop_on_signals(lambda _: tell(STOPPING)) as stop,

@@ -92,7 +92,7 @@ def test_equal_nodes_are_taken_without_a_word(ray_cluster, check) -> None:
             other(cpu="AVX2"),
             "node host1/00000001 computes with AVX2 instead of AVX512; equal bytes are promised on "
             "one kind of CPU only: leave such nodes out, or accept it with "
-            "--set dispatch.mixed_cpus=true",
+            "--set dispatch.mixed_cpus=true, of a search with --mixed-cpus",
         ),
         (
             "did not answer within 60 s",

@@ -151,6 +151,24 @@ def test_what_a_user_can_mend_is_said(parents, tmp_path, line, error, message) -
         invoke(crossover_search, f"{parents} --run-dir {tmp_path}/run {line} --quiet")
 
 
+@pytest.mark.parametrize("command", [crossover_search, multi_gen_search])
+@pytest.mark.parametrize("given", [False, True])
+def test_what_a_cluster_may_be_is_passed_on(parents, tmp_path, monkeypatch, command, given) -> None:
+    class JoinedError(Exception):
+        pass
+
+    def join(limits, address, n_workers, **options):
+        assert address == "head:6379"
+        assert options["allow_insecure"] is given
+        assert options["mixed_cpus"] is given
+        raise JoinedError
+
+    monkeypatch.setattr("engine.stages.search.setup.executor_of", join)
+    line = f"{parents} --run-dir {tmp_path}/run --quiet --address head:6379"
+    with pytest.raises(JoinedError):
+        invoke(command, f"{line} --allow-insecure-cluster --mixed-cpus" if given else line)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
