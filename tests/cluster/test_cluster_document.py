@@ -96,6 +96,15 @@ def test_commands_of_the_page_and_the_files_have_options_that_exist(kubernetes) 
         assert set(re.findall(r"--[a-z-]+", options)) <= known[command]
 
 
+def test_commands_of_ray_on_the_page_exist() -> None:
+    named = set(re.findall(r"^ray ([a-z_-]+)", PAGE, re.M))
+    assert {"start", "up", "rsync-down"} <= named
+    command = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    listed = said.partition("Commands:\n")[2]
+    assert named <= set(re.findall(r"^  ([a-z-]+)", listed, re.M))
+
+
 def test_files_for_clusters_are_no_presets() -> None:
     assert {path.name for path in CONFIGS.iterdir()} == {"kuberay.yaml", "ray-up.yaml"}
     assert not {"cluster", "kuberay", "ray-up"} & set(preset_names())
