@@ -131,6 +131,7 @@ def text(
     costs: Costs, checks: Sequence[tuple[str, float, float]], spread: NDArray[np.float64]
 ) -> str:
     """Return costs, checks and simulations in Markdown."""
+    header = " | ".join(f"{n:,} worker{'s' * (n > 1)}" for n in WORKERS)
     lines = [
         f"Driver: {1e3 * costs.plan_s:.2f} ms per child before a generation, "
         f"{1e3 * costs.child_s:.2f} ms as it comes back, {1e3 * costs.finish_s:.2f} ms after it; "
@@ -144,8 +145,7 @@ def text(
         "|---|---|---|",
         *(f"| {name} | {100 * real:.0f} % | {100 * guess:.0f} % |" for name, real, guess in checks),
         "",
-        f"| a birth | children per generation | {' | '.join(f'{n:,}' for n in WORKERS)} "
-        "| births per s | driver busy |",
+        f"| a birth | children per generation | {header} | births per s | driver busy |",
         f"|{'---|' * (4 + len(WORKERS))}",
     ]
     for birth_s in BATCH_SIZES:
