@@ -189,7 +189,14 @@ def _reload(run_directory: Path, entry: dict[str, str]) -> Teacher:
     path = teacher_path(run_directory, entry["name"])
     _check_hash(path, entry["sha256"])
     spec, weights, about = load_weights(path)
-    return Teacher(entry["name"], spec, weights, source=about["source"], steps=about["steps"])
+    about = about if isinstance(about, dict) else {}
+    source, steps = about.get("source"), about.get("steps")
+    if not isinstance(source, str) or type(steps) is not int:
+        raise RunDirectoryError(
+            f"{path}: expected the source and steps of a teacher, not {source!r:.60} and "
+            f"{steps!r:.60}; put the original back, or start a new run"
+        )
+    return Teacher(entry["name"], spec, weights, source=source, steps=steps)
 
 
 def _states(

@@ -88,21 +88,26 @@ def lines_of(file: IO[str]) -> Iterator[str]:
 
 
 def sha256_of(path: StrPath) -> str:
-    """Return the SHA-256 of a file, however large it is.
+    """Return the SHA-256 of a file, which is not held in memory.
 
     Raises:
-        OSError: It is no regular file, or cannot be read.
+        OSError: It is no regular file, is too large for any, or cannot be read.
     """
     with open(path, "rb", opener=only_regular) as file:
+        size_of(file)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_regular(path: StrPath) -> bool:
-    """Tell whether there is a regular file; a path that no file can have is one of none."""
+    """Tell whether there is a regular file that is not too large to be read.
+
+    A path that no file can have is that of none.
+    """
     try:
-        return Path(path).is_file()
-    except OSError:  # a name that is too long
+        found = Path(path).stat()
+    except (OSError, ValueError):  # it is missing; its name is too long, or holds a null byte
         return False
+    return stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST
 
 
 def _check_kind(path: str, mode: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +18,19 @@ from engine.layout import CHAMPION, JOURNAL, RECIPES, SUMMARY, pack_path
 from engine.learning.agentfarm import is_pickled_module, read_pickled_module
 from engine.learning.checkpoints import read_checkpoint
 from engine.learning.states import load_states
+from engine.preparation import _reload as _reload_teacher
+from engine.preparation import _reread
 from engine.run_directory import RunDirectory
 from engine.run_record import find_genome, read_run
 from engine.run_status import run_status
+from engine.stages.recombination.finetuning_config import read_finetuning_config
 from engine.stages.state_sets import _read_archive
-from fuzzing import mutations, samples
+from fuzzing import mutations, samples, stage_files
 from fuzzing.mutations import BLIND, Mutation
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, load_leaderboard
 from populations.lineage import parents_from_rows
+from populations.regular_files import is_regular, sha256_of
 from populations.storage import genome_from_bytes, load_genome, load_pack, load_weights
 
 LARGE_BOMB = 2**29
@@ -42,6 +47,7 @@ class Reader:
         read: Reads the file at a path; may raise only errors of ours.
         knowing: Mutations that know the format; half of all files come from them.
         reads_a_path: Whether it opens the file itself.
+        beside: What lies beside the file, by relative name.
     """
 
     name: str
@@ -50,11 +56,12 @@ class Reader:
     read: Callable[[Path], object]
     knowing: tuple[Mutation, ...] = ()
     reads_a_path: bool = True
+    beside: Callable[[], Mapping[str, bytes]] = dict
 
     @property
-    def is_of_a_run(self) -> bool:
-        """Whether the file lies in a run directory, and others with it."""
-        return self.file in (JOURNAL, SUMMARY, RECIPES, FILE_NAME)
+    def is_slow(self) -> bool:
+        """Whether other files are read with it."""
+        return len(self.beside()) > 0
 
     def mutant(self, seed: int, number: int) -> bytes:
         """Return one damaged file; the same for the same numbers."""
@@ -75,9 +82,12 @@ class Reader:
 
     def prepare(self, folder: Path) -> Path:
         """Write what lies beside the file, and return where the file goes."""
-        if self.is_of_a_run:
-            for name, content in samples.run().items():
-                (folder / name).write_bytes(content)
+        for name, content in self.beside().items():
+            file = folder / name
+            if not file.parent.is_dir():
+                file.parent.mkdir(parents=True)
+            file.write_bytes(content)
+        (folder / self.file).parent.mkdir(exist_ok=True)
         return folder / self.file
 
 
@@ -122,19 +132,66 @@ def readers(bomb_bytes: int) -> list[Reader]:
         ),
         Reader("states, .npy", "s.npy", samples.states, _states, (mutations.alter_npy_header,)),
         Reader("states of a stage, .npz", "s.npz", samples.state_sets, _read_archive, (rezip,)),
-        Reader("journal", JOURNAL, samples.journals, _journal, (mutations.rechain,)),
-        Reader(
-            "journal, as status reads it", JOURNAL, samples.journals, _status, (mutations.rechain,)
-        ),
-        Reader(
-            "journal, as resume reads it", JOURNAL, samples.journals, _resume, (mutations.rechain,)
-        ),
-        Reader("champion.json", SUMMARY, samples.summaries, _summary, (mutations.alter_json,)),
-        Reader("recipes.csv", RECIPES, samples.recipes, _status, (mutations.alter_cell,)),
-        Reader("leaderboard", FILE_NAME, samples.leaderboards, _board, (mutations.alter_cell,)),
+        Reader("states of a run, .npz", "r.npz", samples.run_states, _run_states, (rezip,)),
+        Reader("teacher of a run", "teachers/t.safetensors", samples.weights, _reload, (reseal,)),
+        *_run_readers(),
         Reader(
             "configuration", "c.yaml", samples.configurations, load_config, (mutations.alter_lines,)
         ),
+        Reader(
+            "settings of a fine-tuning",
+            "f.yaml",
+            samples.finetunings,
+            read_finetuning_config,
+            (mutations.alter_lines,),
+        ),
+        *_stage_readers(),
+    ]
+
+
+def _run_readers() -> list[Reader]:
+    """Return the readers of files of a run directory."""
+    rechain, cell, json_file = (
+        (mutations.rechain,),
+        (mutations.alter_cell,),
+        (mutations.alter_json,),
+    )
+    of_a_run = [
+        ("journal", JOURNAL, samples.journals, _journal, rechain),
+        ("journal, as status reads it", JOURNAL, samples.journals, _status, rechain),
+        ("journal, as resume reads it", JOURNAL, samples.journals, _resume, rechain),
+        ("champion.json", SUMMARY, samples.summaries, _summary, json_file),
+        ("recipes.csv", RECIPES, samples.recipes, _status, cell),
+        ("leaderboard", FILE_NAME, samples.leaderboards, _board, cell),
+    ]
+    return [Reader(*fields, beside=samples.run) for fields in of_a_run]
+
+
+def _stage_readers() -> list[Reader]:
+    """Return the readers of JSON files that stages of the pipeline leave."""
+    in_the_child = {
+        "child of a search, run_config.json": ("run_config.json", stage_files.describe_child),
+        "child of a search that goes on": ("run_config.json", stage_files.go_on),
+        "report of a child, eval_report.json": ("eval_report.json", stage_files.go_on_with_report),
+    }
+    files = {
+        "sidecar of a network": (f"{stage_files.PARENT}.json", stage_files.read_parent),
+        "search_config.json": (stage_files.SETTINGS, stage_files.go_on),
+        **{
+            name: (stage_files.child_file(file), read)
+            for name, (file, read) in in_the_child.items()
+        },
+    }
+    return [
+        Reader(
+            name,
+            file,
+            functools.partial(stage_files.sample, file),
+            read,
+            (mutations.alter_json,),
+            beside=stage_files.files,
+        )
+        for name, (file, read) in files.items()
     ]
 
 
@@ -155,6 +212,18 @@ def _module(path: Path) -> object:
 
 def _states(path: Path) -> object:
     return load_states(path, 4)
+
+
+def _run_states(path: Path) -> object:
+    return _reread(path, 4)
+
+
+def _reload(path: Path) -> object:
+    """Read a teacher that the run, somebody else's, gives this hash."""
+    folder, name = path.parents[1], path.stem
+    return _reload_teacher(
+        folder, {"name": name, "sha256": sha256_of(path) if is_regular(path) else ""}
+    )
 
 
 def _journal(path: Path) -> object:

@@ -141,12 +141,24 @@ def state_sets() -> list[bytes]:
     return [content.getvalue()]
 
 
+def read_array(content: bytes) -> np.ndarray:
+    """Return the array of a good ``.npy`` file."""
+    return np.load(io.BytesIO(content))
+
+
 @functools.cache
 def run_states() -> list[bytes]:
     """Return the states of a run, one compressed array in an archive."""
     content = io.BytesIO()
-    np.savez_compressed(content, states=np.load(io.BytesIO(states()[0])))
+    np.savez_compressed(content, states=read_array(states()[0]))
     return [content.getvalue()]
+
+
+@functools.cache
+def finetunings() -> list[bytes]:
+    """Return settings of a fine-tuning, and some beside other sections."""
+    section = b"crossover_child_finetune:\n  epochs: 5\n  learning_rate: 1e-3\n  loss_fn: kl\n"
+    return [section, b"other: [1, 2]\n" + section + b"  batch_size: 32\n"]
 
 
 @functools.cache

@@ -41,6 +41,7 @@ def with_numbers(folder: Path, number: float) -> Path:
     return folder
 
 
+@pytest.mark.found_in("journal, as status reads it", "journal, as resume reads it")
 def test_huge_returns_of_a_journal_are_refused_and_large_ones_are_not(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match=r"does not understand.*fitness_holdout is 1e\+308"):
         read_run(with_numbers(tmp_path, 1e308))
@@ -48,6 +49,7 @@ def test_huge_returns_of_a_journal_are_refused_and_large_ones_are_not(tmp_path: 
     assert status.by_operator[0].mean == -LARGEST_RETURN
 
 
+@pytest.mark.found_in("leaderboard", "recipes.csv")
 @pytest.mark.parametrize("cell", ["1e308", "-1e308", "inf", "1e101"])
 def test_huge_cells_of_tables_are_refused(tmp_path: Path, cell: str) -> None:
     path = tmp_path / "leaderboard.csv"

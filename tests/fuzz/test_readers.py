@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzzing.fixed import fixed_by_reader, marked_tests
 from fuzzing.readers import Reader, readers
 from fuzzing.trial import try_file
 
@@ -17,8 +18,8 @@ torch.set_num_threads(1)
 SEED = 2
 SMALL_BOMB = 2**20
 READERS = readers(SMALL_BOMB)
-FILES, FILES_OF_A_RUN = 200, 30
-"""Mutants for each reader; those of whole runs read several files for each."""
+FILES, FILES_OF_SLOW_ONES = 200, 30
+"""Mutants for each reader."""
 
 
 @pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
@@ -39,10 +40,19 @@ def test_a_damaged_file_is_refused_in_a_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where a file whose code runs leaves a trace
     n_rejected = 0
-    for number in range(FILES_OF_A_RUN if reader.is_of_a_run else FILES):
+    for number in range(FILES_OF_SLOW_ONES if reader.is_slow else FILES):
         path = reader.prepare(tmp_path)
         path.write_bytes(reader.mutant(SEED, number))
         outcome, why = try_file(reader.read, path)
         assert outcome != "crash", f"{reader.name}, seed {SEED}, file {number}: {why}"
         n_rejected += outcome == "rejected"
     assert n_rejected > 0
+
+
+def test_the_defects_that_are_counted_are_those_of_readers() -> None:
+    tests = dict(marked_tests())
+    assert tests["test_a_pack_of_very_many_architectures_is_read_in_linear_time"] == [
+        "pack of genomes"
+    ]
+    assert fixed_by_reader()["journal"] >= 3
+    assert set(fixed_by_reader()) <= {reader.name for reader in READERS}

@@ -26,6 +26,11 @@ def _nothing_waits() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.found_in(
+    *("genome", "pack of genomes", "float weights", "states, .npy", "states of a stage, .npz"),
+    *("journal", "journal, as status reads it", "journal, as resume reads it", "champion.json"),
+    *("recipes.csv", "leaderboard", "configuration", "settings of a fine-tuning"),
+)
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "terabyte"])
 @pytest.mark.parametrize("reader", READERS, ids=[reader.name for reader in READERS])
 def test_what_is_no_file_is_refused(

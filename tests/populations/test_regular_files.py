@@ -66,6 +66,9 @@ def test_a_file_of_a_terabyte_of_nothing_takes_no_memory(folder: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(OSError, match="more than 1,000"):
         read_regular(path, 1000)
+    with pytest.raises(OSError, match="more than 8,589,934,592"):
+        sha256_of(path)
+    assert not is_regular(path)
 
 
 def test_a_path_that_no_file_can_have_is_one_of_none(folder: Path) -> None:

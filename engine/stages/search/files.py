@@ -26,6 +26,7 @@ from engine.stages.search.settings import (
 from engine.stages.search.space import Trial
 from engine.stages.state_sets import STATES_FILE, SYNTHETIC, StateSet
 from engine.stages.states import EvaluationStates
+from populations.population import LARGEST_RETURN
 from populations.regular_files import is_regular, sha256_of
 
 CHILD, INT8_CHILD = "child.pt", "child_int8.pt"
@@ -147,12 +148,15 @@ class ChildFiles:
             genome = load_genome_file(directory / INT8_CHILD) if trial.regime.is_quantized else None
         except TeacherError:
             return None
+        report = read_json(directory / REPORT)
+        if not _is_report(report, self.judging):
+            return None
         return ChildResult(
             trial.index,
             network=network,
             genome=genome,
             metrics=found.get("finetune_metrics", {}),
-            report=read_json(directory / REPORT),
+            report=report,
         )
 
     def _keep_states(self, directory: Path) -> None:
@@ -168,6 +172,21 @@ class ChildFiles:
             os.link(self.run_dir / STATES_FILE, target)
         except OSError:  # the file system knows no hard links
             shutil.copyfile(self.run_dir / STATES_FILE, target)
+
+
+def _is_report(report: dict[str, Any], judging: Judging) -> bool:
+    """Tell whether a report has what rows are made of; anybody can change it and its hash."""
+    returns = report.get("returns")
+    if not isinstance(returns, dict) or not isinstance(report.get("reason"), str | None):
+        return False
+    values = returns.get("values")
+    if judging.environment is None or values is None:
+        return judging.environment is None and values is None
+    return (
+        isinstance(values, list)
+        and len(values) == judging.episodes
+        and all(type(v) in (int, float) and abs(v) <= LARGEST_RETURN for v in values)
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:

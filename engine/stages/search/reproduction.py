@@ -34,17 +34,44 @@ def reproduce(path: Path, allow_unsafe: bool = False) -> dict[str, bool]:
     config = read_config(path)
     result = remade(config, path, allow_unsafe)
     assert result.network is not None, "work raises where there is no child"
+    digests = config.get("files")
+    if not isinstance(digests, dict):
+        raise StageError(f"{path}: expected hashes of the files of a child under 'files'")
     with tempfile.TemporaryDirectory() as folder:
         files = {CHILD: Path(folder) / CHILD}
         save_network(files[CHILD], result.network.spec, result.network.weights)
         if result.genome is not None:
             files[INT8_CHILD] = Path(folder) / INT8_CHILD
             save_int8(files[INT8_CHILD], result.genome)
-        return {name: sha256_of(file) == config["files"].get(name) for name, file in files.items()}
+        return {name: sha256_of(file) == digests.get(name) for name, file in files.items()}
 
 
 def remade(config: dict[str, Any], path: Path, allow_unsafe: bool = False) -> ChildResult:
     """Return the child of a run configuration; see :func:`reproduce`."""
+    context, trial = _described(config, path, allow_unsafe)
+    return context.work([ChildPlan(trial)], {})[0]
+
+
+def described_child(path: Path, allow_unsafe: bool = False) -> tuple[SearchContext, Trial]:
+    """Return what a child is made from and how; see :func:`reproduce`."""
+    return _described(read_config(path), path, allow_unsafe)
+
+
+def _described(
+    config: dict[str, Any], path: Path, allow_unsafe: bool
+) -> tuple[SearchContext, Trial]:
+    try:
+        return _understood(config, path, allow_unsafe)
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise StageError(
+            f"{path}: expected what a search writes of a child, but a field is missing or of "
+            f"another type ({error!r:.200}); it was changed: make the search again"
+        ) from error
+
+
+def _understood(
+    config: dict[str, Any], path: Path, allow_unsafe: bool
+) -> tuple[SearchContext, Trial]:
     recipe, finetune = Recipe(**config["crossover"]), config["finetune"]
     regime = Regime.from_dict(finetune)
     expected = plain(asdict(finetuning_config(regime)))
@@ -70,7 +97,7 @@ def remade(config: dict[str, Any], path: Path, allow_unsafe: bool = False) -> Ch
         finetune["dropout"],
     )
     trial = Trial(int(config["child_id"].partition("_")[0]), recipe, regime)
-    return context.work([ChildPlan(trial)], {})[0]
+    return context, trial
 
 
 def _parent(config: dict[str, Any], name: str, path: Path, allow_unsafe: bool) -> Role:
