@@ -1,162 +1,112 @@
 """Give damaged and hostile files to every reader, and see that nothing but a clear error comes.
 
-    python scripts/fuzz_readers.py [--files 2000] [--readers NAME ...] [--keep FOLDER]
+    python scripts/fuzz_readers.py [--files 2000] [READER ...]               the mutator
+    python scripts/fuzz_readers.py --atheris [--files 5000] [READER ...]     guided by coverage
+    python scripts/fuzz_readers.py --page                                    both; writes the table
 
 Every reader works in a process of its own with a limit on its memory. A file that is not rejected
 in one sentence, that takes longer than --seconds, more than --megabytes, ends the process, or has
-code run counts as a crash; it is kept in the folder. A file is made from the seed and its number.
+code run counts as a crash; it is kept in the folder. The mutator makes a file from the seed and its
+number; atheris (``pip install -e '.[fuzz]'``) changes the files that took new branches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import select
-import subprocess
 import sys
-import tempfile
-import time
-import warnings
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fuzzing import zips
+from fuzzing import coverage_guided
+from fuzzing.fixed import fixed_by_reader
+from fuzzing.limits import Limits
+from fuzzing.mutated import attack
 from fuzzing.readers import LARGE_BOMB, Reader, readers
-from fuzzing.trial import try_file
+from pages import DOCS, between
 
-SPARE_BYTES = 3 * 2**30
-"""What a reader may ask for on top of what it has when it begins."""
-PATIENCE = 10
-"""Seconds on the clock that pass for one of CPU on a busy machine, before a process is given up."""
+FILES, ATHERIS_FILES = 2000, 5000
+SLOW_SHARE = 4
+"""Readers that read several files for each get this many times fewer."""
+PAGE = DOCS / "reliability.md"
+HEADER = (
+    "| Reader | Mutated files | Rejected | Accepted | Crashes | By atheris | Rejected | Accepted "
+    "| Crashes | Slowest, s | Most added, MB | Defects found and mended |\n"
+    f"| --- |{' ---: |' * 11}\n"
+)
 
 
-def main() -> None:
-    """Try all readers, print a table, and fail if anything crashed."""
+def main() -> int:
+    """Try the readers, print a table, and return 1 if anything crashed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=2000, help="for each reader")
-    parser.add_argument("--readers", nargs="+", help="by name; all of them")
+    parser.add_argument("readers", nargs="*", help="by name; all of them")
+    parser.add_argument("--files", type=int, help=f"for each; {FILES}, {ATHERIS_FILES} of atheris")
+    parser.add_argument("--atheris", action="store_true", help="let coverage guide the mutations")
+    parser.add_argument("--duration", type=float, help="seconds on the clock for each, of atheris")
+    parser.add_argument("--page", action="store_true", help="both, for docs/reliability.md")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=5.0, help="of CPU, for one file")
     parser.add_argument("--megabytes", type=int, default=200, help="that one file may add")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzzing"))
-    parser.add_argument("--child", nargs=2, metavar=("READER", "START"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        _work(arguments)
-        return
-    arguments.keep.mkdir(parents=True, exist_ok=True)
-    lines, crashes = [], 0
-    for reader in readers(LARGE_BOMB):
-        if arguments.readers and reader.name not in arguments.readers:
-            continue
-        counts, slowest, largest = Counter[str](), 0.0, 0.0
-        for outcome in _outcomes(reader, arguments):
-            counts[outcome["is"]] += 1
-            slowest = max(slowest, outcome.get("seconds", 0.0))
-            largest = max(largest, outcome.get("megabytes", 0.0))
-            if outcome["is"] == "crash":
-                data = reader.mutant(arguments.seed, outcome["number"])
-                kept = arguments.keep / f"{outcome['number']}-{reader.file}"
-                kept.write_bytes(data)
-                print(f"  {reader.name}: {kept}: {outcome['why']}", flush=True)
-        crashes += counts["crash"]
-        lines.append(
-            f"| {reader.name} | {counts.total():,} | {counts['rejected']:,} | "
-            f"{counts['accepted']:,} | {counts['crash']:,} | {slowest:.1f} | {largest:.0f} |"
+    everyone = {reader.name: reader for reader in readers(LARGE_BOMB)}
+    if unknown := set(arguments.readers) - set(everyone):
+        parser.error(f"no reader of {', '.join(unknown)}; there are {'; '.join(everyone)}")
+    if (arguments.atheris or arguments.page) and not coverage_guided.is_here():
+        parser.error(coverage_guided.MISSING)
+    fixed, lines, n_crashes = fixed_by_reader(), [], 0
+    for name in arguments.readers or everyone:
+        found = _try(everyone[name], arguments)
+        n_crashes += sum(len(part["crashes"]) for part in found if part)
+        lines.append(_line(name, found, fixed.get(name, 0)))
+        print(lines[-1], end="", flush=True)
+    print(f"\n{HEADER}{''.join(lines)}")
+    if arguments.page:
+        text = PAGE.read_text(encoding="utf-8")
+        new = between(text, "fuzzing", "scripts/fuzz_readers.py", HEADER + "".join(lines))
+        PAGE.write_text(new, encoding="utf-8")
+    return 1 if n_crashes else 0
+
+
+def _try(
+    reader: Reader, arguments: argparse.Namespace
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return what came of the mutator's files and of those of atheris; None where not asked."""
+    limits = Limits(arguments.seconds, arguments.megabytes)
+    share = SLOW_SHARE if reader.is_slow else 1
+    mutated = guided = None
+    if not arguments.atheris:
+        files = arguments.files or FILES // share
+        mutated = attack(reader, arguments.keep, files=files, seed=arguments.seed, limits=limits)
+    if arguments.atheris or arguments.page:
+        guided = coverage_guided.explore(
+            reader,
+            arguments.keep,
+            files=arguments.files or ATHERIS_FILES // share,
+            seconds=arguments.seconds,
+            megabytes=arguments.megabytes,
+            seed=arguments.seed,
+            duration_s=arguments.duration,
         )
-        print(lines[-1], flush=True)
-    print("\n| Reader | Files | Rejected | Accepted | Crashes | Slowest, s | Most added, MB |")
-    print("|---|---:|---:|---:|---:|---:|---:|", *lines, sep="\n")
-    sys.exit(1 if crashes else 0)
+    for part in (mutated, guided):
+        for why, kept in (part or {"crashes": {}})["crashes"].items():
+            print(f"  {reader.name}: {kept}: {why}", flush=True)
+    return mutated, guided
 
 
-def _outcomes(reader: Reader, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield what became of every file, with a new process after each that did not live."""
-    number = 0
-    while number < arguments.files:
-        command = [sys.executable, __file__, "--child", reader.name, str(number)]
-        for name in ("files", "seed", "seconds", "megabytes"):
-            command += [f"--{name}", str(getattr(arguments, name))]
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            tempfile.TemporaryFile() as errors,
-            subprocess.Popen(
-                command, cwd=folder, stdout=subprocess.PIPE, stderr=errors,
-                env={**os.environ, "TMPDIR": folder},
-            ) as process,
-        ):  # fmt: skip
-            assert process.stdout is not None
-            patience = 120.0  # imports
-            buffer = b""
-            while True:
-                ready, _, _ = select.select([process.stdout], [], [], patience)
-                chunk = os.read(process.stdout.fileno(), 2**16) if ready else b""
-                if not chunk:
-                    break
-                patience = PATIENCE * arguments.seconds
-                *complete, buffer = (buffer + chunk).split(b"\n")
-                for line in complete:
-                    outcome = json.loads(line)
-                    if outcome["is"] != "ready":
-                        yield outcome
-                        number = outcome["number"] + 1
-            process.kill()
-            process.wait()
-            if number < arguments.files:
-                errors.seek(0)
-                told = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-                why = (
-                    f"took more than {PATIENCE * arguments.seconds:g} s"
-                    if not ready
-                    else f"the process ended with {process.returncode}: {' '.join(told)}"
-                )
-                yield {"is": "crash", "number": number, "why": why}
-                number += 1
-
-
-def _work(arguments: argparse.Namespace) -> None:
-    """Read files one after the other and tell what became of each, a line of JSON for each."""
-    name, start = arguments.child
-    reader = next(reader for reader in readers(LARGE_BOMB) if reader.name == name)
-    warnings.simplefilter("error")
-    out = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # readers may print
-
-    def tell(**values: Any) -> None:
-        os.write(out, json.dumps(values).encode() + b"\n")
-
-    path = reader.prepare(Path.cwd())
-    zips.bomb("", LARGE_BOMB)  # made once
-    path.write_bytes(reader.samples()[0])
-    reader.read(path)  # a good file; imports what is imported late
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    tell(**{"is": "ready"})
-    for number in range(int(start), arguments.files):
-        reader.prepare(Path.cwd())
-        path.write_bytes(reader.mutant(arguments.seed, number))
-        before, began = _peak_megabytes(reset=True), time.process_time()
-        outcome, why = try_file(reader.read, path)
-        seconds, added = time.process_time() - began, _peak_megabytes() - before
-        if outcome != "crash" and added > arguments.megabytes:
-            outcome, why = "crash", f"took {added:.0f} MB more ({why})"
-        if outcome != "crash" and seconds > arguments.seconds:
-            outcome, why = "crash", f"took {seconds:.1f} s ({why})"
-        tell(**{"is": outcome}, number=number, why=why, seconds=seconds, megabytes=added)
-
-
-def _peak_megabytes(reset: bool = False) -> float:
-    """Return the most memory that this process has held, since the last reset."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+def _line(name: str, found: tuple[dict[str, Any] | None, ...], n_fixed: int) -> str:
+    cells: list[str] = [name]
+    for part in found:
+        counts = {} if part is None else part["counts"]
+        numbers = [
+            sum(counts.values()),
+            *(counts.get(i, 0) for i in ("rejected", "accepted", "crash")),
+        ]
+        cells += ["" if part is None else f"{number:,}" for number in numbers]
+    done = [part for part in found if part is not None]
+    cells += [f"{max(part['seconds'] for part in done):.1f}"]
+    cells += [f"{max(part['megabytes'] for part in done):.0f}", str(n_fixed)]
+    return f"| {' | '.join(cells)} |\n"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
