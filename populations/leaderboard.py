@@ -9,7 +9,7 @@ import csv
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -31,7 +31,7 @@ from populations.leaderboard_columns import (
     read_cell,
 )
 from populations.population import LARGEST_RETURN
-from populations.regular_files import lines_of, only_regular
+from populations.regular_files import lines_of, no_link, only_regular
 
 __all__ = [
     "FILE_NAME",
@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 FILE_NAME = "leaderboard.csv"
+
+Keep = Callable[[Mapping[str, str]], bool]
 
 _ROWS_AT_ONCE = 10_000
 _MOST_COLUMNS = 1_000
@@ -73,7 +75,7 @@ class LeaderboardWriter:
         self.close()
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            with open(temporary, "w", encoding="utf-8", newline="", opener=no_link) as file:
                 writer = _writer(file)
                 writer.writerow(self.columns.names)
                 writer.writerows(self.columns.cells(row) for row in rows)
@@ -140,13 +142,17 @@ class LeaderboardWriter:
         return file
 
 
-def load_leaderboard(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
+def load_leaderboard(
+    paths: Sequence[str | os.PathLike[str]], keep: Keep | None = None
+) -> pd.DataFrame:
     """Read leaderboards into one table.
 
     A half-written last line is left out: the run may be in progress.
 
     Args:
         paths: Run directories or CSV files; a file that is named twice is read once.
+        keep: Which rows to keep, given their cells as text by column; all by default. Memory is
+            taken for those alone, where a long run has millions.
 
     Returns:
         The rows in order, on the union of the columns. Counts are ``Int64``, measurements
@@ -158,7 +164,7 @@ def load_leaderboard(paths: Sequence[str | os.PathLike[str]]) -> pd.DataFrame:
     files = dict.fromkeys(_file_of(Path(path)).resolve() for path in paths)
     if not files:
         raise LeaderboardError("name at least one run directory or leaderboard.csv")
-    return join_tables([_read(file) for file in files])
+    return join_tables([_read(file, keep) for file in files])
 
 
 def as_table(rows: Iterable[Row], columns: Columns) -> pd.DataFrame:
@@ -222,10 +228,12 @@ def _open_text(path: Path) -> IO[str]:
         raise LeaderboardError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, keep: Keep | None) -> pd.DataFrame:
     with _open_text(path) as file:
         rows = _rows(path, file)
         _, header = next(rows)
+        if keep is not None:
+            rows = (row for row in rows if keep(dict(zip(header, row[1], strict=True))))
         parts = [_table(path, header, [])]
         while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             parts.append(_table(path, header, chunk))

@@ -148,7 +148,9 @@ def _refuse_search(run: Path) -> None:
 
 
 def print_finish(run: Path, top: int = TOP) -> None:
-    """Print the best rows of a finished run by held-out return, which is what crowns a champion.
+    """Print the best of those that played held-out episodes, which is what crowns a champion.
+
+    All other rows of the run are passed over while they are read: there may be millions.
 
     Args:
         run: Run directory or leaderboard file.
@@ -157,7 +159,12 @@ def print_finish(run: Path, top: int = TOP) -> None:
     Raises:
         LeaderboardError: A leaderboard is missing or damaged.
     """
-    frame = sort_rows(best_rows(load_leaderboard([run])), ("-fitness_holdout", *BEST_FIRST))
+    judged = load_leaderboard([run], lambda row: row.get("fitness_holdout") != "")
+    genomes = set(judged["genome"].dropna())
+    rows = load_leaderboard(
+        [run], lambda row: row.get("fitness_holdout") != "" or row.get("genome") in genomes
+    )
+    frame = sort_rows(best_rows(rows), ("-fitness_holdout", *BEST_FIRST))
     shown = frame.head(top) if top else frame
     _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
 

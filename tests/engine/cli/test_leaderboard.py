@@ -182,10 +182,10 @@ def test_a_long_reason_leaves_the_other_columns_whole(
     assert (len(line), line[-1]) == (80, "…")
 
 
-def test_an_infinite_return_is_null_in_json(run_dir: Path) -> None:
+def test_an_infinite_return_is_refused(run_dir: Path) -> None:
     LeaderboardWriter(run_dir / "leaderboard.csv", Columns()).rewrite([child(1, float("-inf"))])
-    assert records(run_dir)[0]["fitness"] is None
-    assert "-inf" in invoke(run_dir)
+    with pytest.raises(LeaderboardError, match=r"column fitness: .* found '-inf'"):
+        invoke(run_dir)
 
 
 def test_markdown_is_a_table_in_full_precision(run_dir: Path) -> None:
@@ -257,6 +257,15 @@ def test_the_command_is_part_of_the_command_line(run_dir: Path) -> None:
 def test_the_finish_is_ranked_by_held_out_return(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    rivals = [child(9, 180.0, fitness_holdout=170.0, fitness_holdout_sem=2.0)]
+    LeaderboardWriter(run_dir / "leaderboard.csv", Columns(("0",))).rewrite([*ROWS, *rivals])
+    print_finish(run_dir)
+    _, *rows = capsys.readouterr().out.splitlines()
+    # Those that were not judged on held-out episodes are left out; how an elite was born is told.
+    assert [row.split()[:5] for row in rows] == [
+        ["1", f"{9:012x}", "child", "1", "unit"],
+        ["2", f"{2:012x}", "child", "1", "layer"],
+    ]
     print_finish(run_dir, top=1)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["#", "1"]
 
