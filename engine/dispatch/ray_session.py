@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ OBJECT_STORE_BYTES = 200 * 2**20
 LONGEST_FOLDER = 43
 PREFIX = "cv-"
 LOCK = "lock"
+LOOK_TIMEOUT_S = 3
+"""For what is there at once if it is there at all."""
 
 
 @contextlib.contextmanager
@@ -87,11 +90,19 @@ def joined_session(address: str, allow_insecure: bool = False) -> Iterator[None]
         address = _address_of_this_machine()
     # A cluster that asks for no token must not be sent ours either.
     mode = "token" if show_token(address, allow_insecure) else "disabled"
-    settings = {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": mode}
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": mode,
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # a connection that is lost must not become another one
+    }
+    if _hides_behind_loopback(address):
+        settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     with _environment(settings):
         import ray
 
         try:
+            if not address.startswith(CLIENT):
+                _find_node(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _why_not(address, error) from error
@@ -99,6 +110,44 @@ def joined_session(address: str, allow_insecure: bool = False) -> Iterator[None]
             yield
         finally:
             ray.shutdown()
+
+
+def _hides_behind_loopback(address: str) -> bool:
+    """Return whether a head listens on a loopback address alone.
+
+    Ray takes such an address for another name of this machine, and looks for the head at the
+    address that others would use, for two minutes, unless it is told that there are no others.
+    """
+    host, _, port = address.rpartition(":")
+    if host not in ("localhost", "127.0.0.1", "[::1]"):
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        try:
+            route.connect(("192.0.2.1", 1))  # sends nothing; an address that belongs to nobody
+            socket.create_connection((route.getsockname()[0], int(port)), LOOK_TIMEOUT_S).close()
+        except OSError:
+            return True
+    return False
+
+
+def _find_node(address: str) -> None:
+    """Look for a node of a cluster on this machine, without which Ray cannot join it.
+
+    Raises:
+        ClusterUnavailableError: There is none; Ray itself would look for a minute.
+    """
+    from ray._private.services import get_node_to_connect_for_driver
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # it is compiled
+
+    try:
+        get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=LOOK_TIMEOUT_S)
+    except RuntimeError as error:
+        head = address.rpartition(":")[0]
+        raise ClusterUnavailableError(
+            f"no node of the Ray cluster at {address} runs on this machine: start one here that "
+            f"takes no work, 'ray start --address={address} --num-cpus=0', or go through the "
+            f"server for clients, --address ray://{head}:10001"
+        ) from error
 
 
 def _why_not(address: str, error: Exception) -> DispatchError:
@@ -110,10 +159,7 @@ def _why_not(address: str, error: Exception) -> DispatchError:
         )
     if address.startswith(CLIENT):
         return ClusterUnavailableError(f"the client server at {address} did not let us in: {text}")
-    return ClusterUnavailableError(
-        f"the Ray cluster at {address} did not let us in: {text}; check that a Ray node runs on "
-        f"this machine (ray start --address={address} --num-cpus=0)"
-    )
+    return ClusterUnavailableError(f"the Ray cluster at {address} did not let us in: {text}")
 
 
 def _address_of_this_machine() -> str:

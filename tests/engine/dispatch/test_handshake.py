@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -128,6 +129,35 @@ def test_a_named_token_that_is_not_there_is_an_error(home, monkeypatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "nothing"))
     with pytest.raises(DispatchError, match=r"token of Ray in .*/nothing cannot be read: "):
         own_token()
+
+
+@pytest.mark.ray
+def test_a_machine_without_a_node_is_told_of_both_ways_to_join(server, home) -> None:
+    kind, address = server
+    if kind == "closed":
+        (home / ".ray/auth_token").write_text(TOKEN, encoding="utf-8")
+    code = (
+        "import sys\n"
+        "from engine.dispatch.ray_session import joined_session\n"
+        "with joined_session(sys.argv[1], allow_insecure=True):\n"
+        "    pass\n"
+    )
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("RAY_")}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, address],
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert time.monotonic() - started < 30  # Ray by itself takes a minute, and then ends us
+    sentence = done.stderr.splitlines()[-1]
+    assert "ClusterUnavailableError: no node of the Ray cluster at" in sentence
+    assert f"'ray start --address={address} --num-cpus=0'" in sentence
+    assert "--address ray://127.0.0.1:10001" in sentence
 
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"grpc-status"])

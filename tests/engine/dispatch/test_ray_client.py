@@ -168,6 +168,28 @@ def test_a_plan_that_cannot_be_unpacked_does_not_break_the_connection(head, tmp_
     assert reasons.str.contains("not today").all()
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_head_on_loopback_is_joined_from_its_own_machine(head) -> None:
+    code = (
+        "import sys\n"
+        "from engine.dispatch.ray_session import joined_session\n"
+        "with joined_session(sys.argv[1]):\n"
+        "    import ray\n"
+        "    print(ray.get(ray.remote(lambda: 2**10).remote()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"127.0.0.1:{head.port}"],
+        cwd=ROOT,
+        env=without_ray() | head.variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["1024"], done.stderr
+
+
 @pytest.fixture
 def stranger(monkeypatch, tmp_path) -> pytest.MonkeyPatch:
     """Be somebody without a token."""
