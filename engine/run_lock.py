@@ -24,6 +24,7 @@ from typing import IO
 
 from engine.errors import RunDirectoryError
 from engine.layout import LOCK
+from engine.run_links import check_links
 from engine.write_failure import advice
 from populations.regular_files import only_regular
 
@@ -75,8 +76,9 @@ def take_lock(path: Path) -> IO[str]:
     """Take the lock of a run directory; the kernel gives it back when this process ends.
 
     Raises:
-        RunDirectoryError: Another process holds it, or the file system refuses.
+        RunDirectoryError: Another process holds it, the file system refuses, or a link leads out.
     """
+    check_links(path)
     try:
         file = open(path / LOCK, "a+", encoding="utf-8", opener=only_regular)  # noqa: SIM115  # kept
     except OSError as error:

@@ -49,6 +49,15 @@ def only_regular(path: str, flags: int) -> int:
     return descriptor
 
 
+def no_link(path: str, flags: int) -> int:
+    """Open a file, but not through a link; for ``open(..., opener=no_link)``.
+
+    Raises:
+        OSError: It is a link, or cannot be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def read_regular(path: StrPath, most: int = LARGEST) -> bytes:
     """Read a whole file.
 

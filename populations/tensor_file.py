@@ -22,7 +22,7 @@ from safetensors import SafetensorError, deserialize
 
 from populations.durable import make_folder, put_in_place
 from populations.errors import GenomeFileError
-from populations.regular_files import StrPath, only_regular, size_of
+from populations.regular_files import StrPath, no_link, only_regular, size_of
 
 FORMAT = 1
 METADATA_KEY = "cultivar"
@@ -64,7 +64,7 @@ def write_atomically(path: StrPath, content: bytes) -> None:
     make_folder(target.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=no_link) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

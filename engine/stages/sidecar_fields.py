@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.stages.state_sets import LARGEST_N_STATES, SYNTHETIC
@@ -40,6 +41,9 @@ def _fields(sidecar: Mapping[str, Any]) -> Iterator[Check]:
     yield from _states(_object(sidecar, "states"))
     for part in ("path", "file", "sha256"):
         yield _text(_object(sidecar, "replay_states"), part, "replay_states.")
+    file = _object(sidecar, "replay_states").get("file")
+    is_beside = file is None or (file not in ("", "..") and Path(str(file)).name == file)
+    yield "replay_states.file", file, "the name of a file beside it", is_beside
 
 
 def _states(states: Mapping[str, Any]) -> Iterator[Check]:
