@@ -8,7 +8,7 @@ import tokenize
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,26 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     # zipfile leaves a damaged file open if it opens it itself
     with open(path, "rb", opener=only_regular) as file, zipfile.ZipFile(file) as archive:
         return {name: _array(archive.read(f"{name}.npy")) for name in names}
+
+
+def check_header(file: IO[bytes], n_bytes: int) -> None:
+    """Refuse a ``.npy`` file whose header claims to be longer than the file.
+
+    NumPy would ask for as much memory, up to 4 GB, before it looks at what there is.
+
+    Args:
+        file: The file, at its beginning.
+        n_bytes: Its size.
+
+    Raises:
+        ValueError: It does.
+    """
+    start = file.read(12)  # magic, version, and the length in two or four bytes
+    length = int.from_bytes(start[8:10] if start[6:7] == b"\1" else start[8:12], "little")
+    if length > n_bytes:
+        raise ValueError(
+            f"its header claims to have {length:,} bytes, but the file has {n_bytes:,}"
+        )
 
 
 def _array(content: bytes) -> NDArray[Any]:

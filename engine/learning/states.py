@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.config import RunConfig
 from engine.errors import StatesError
 from engine.learning.fast_mlp import STATES_MULTIPLE
-from engine.learning.npy_files import NPY_DAMAGE
+from engine.learning.npy_files import NPY_DAMAGE, check_header
 from engine.learning.qnetwork import StackedQNetwork
 from engine.learning.teachers import Teacher
 from engine.playing.environments import TaskSpec
@@ -99,7 +99,7 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
     expected = f"expected a .npy file with a float32 array of shape (N, {n_inputs})"
     try:
         with open(path, "rb", opener=only_regular) as file:  # a pipe would keep NumPy waiting
-            size_of(file)
+            check_header(file, size_of(file))
         # Never unpickles, and checks the declared size against the file before it takes memory.
         with np.errstate(over="raise"):
             array = np.lib.format.open_memmap(path, mode="r")
