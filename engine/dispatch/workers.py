@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, ModuleType
 
 from engine.dispatch.executor import Executor, Limits
+from engine.dispatch.handshake import CLIENT
 from engine.dispatch.ray_session import joined_session, local_session
 from engine.dispatch.serial import SerialExecutor
+from engine.errors import ClusterUnavailableError
 
 
 @contextlib.contextmanager
@@ -40,8 +42,8 @@ def executor_of(
         tell: Called with what is worth knowing about a cluster, and with what is waited for.
 
     Raises:
-        DispatchError: Ray cannot be started or joined, or a node would not do the work as this
-            machine would.
+        DispatchError: Ray cannot be started or joined, a node would not do the work as this
+            machine would, or the connection through Ray Client was lost.
     """
     if n_workers == 0:
         yield SerialExecutor(limits)
@@ -56,6 +58,13 @@ def executor_of(
         executor = RayExecutor(limits, plugins, preload, tell, roster)
         try:
             yield executor
+        except ConnectionError as error:
+            if not address.startswith(CLIENT):
+                raise
+            raise ClusterUnavailableError(
+                f"the connection to {address} was lost; what was finished is recorded: go on with "
+                "the same command once the cluster is back"
+            ) from error
         finally:
             executor.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from engine.config import DispatchConfig
 from engine.dispatch.serial import SerialExecutor
 from engine.dispatch.workers import executor_of, stop_on_signals
-from engine.errors import DispatchError
+from engine.errors import ClusterUnavailableError, DispatchError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,3 +97,22 @@ def test_work_without_ray_imports_neither_ray_nor_torch() -> None:
         timeout=60,
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [("ray://head:10001", ClusterUnavailableError), ("head:6379", ConnectionError)],
+)
+def test_a_lost_connection_of_ray_client_is_told(ray_cluster, monkeypatch, address, kind) -> None:
+    import engine.dispatch.nodes  # only with Ray, which reads the environment then
+    import engine.dispatch.workers
+
+    monkeypatch.setattr(
+        engine.dispatch.workers, "joined_session", lambda *arguments: contextlib.nullcontext()
+    )
+    monkeypatch.setattr(engine.dispatch.nodes, "check_nodes", lambda *arguments: None)
+    with pytest.raises(kind) as caught, executor_of(DispatchConfig(), address, None):
+        raise ConnectionError("Client is shutting down.")
+    if kind is ClusterUnavailableError:
+        assert "connection to ray://head:10001 was lost; what was finished" in str(caught.value)
