@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from engine.cli.doctor_advice import GIB, of_all
 from engine.cli.format import TextColumn, print_columns
 from engine.config import DispatchConfig
 from engine.dispatch.ray_session import joined_session, local_session
+from engine.dispatch.tls import uses_tls
 from engine.errors import DispatchError
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 TRIAL_S = 6.0
 CLOCK_READINGS = 3
-GIB = 2**30
+CLOCK_TIMEOUT_S = 10.0
+TRIAL_LIMITS = DispatchConfig(task_timeout_s=60, stall_timeout_s=10)
+"""A batch of the trial takes a second; where nothing comes back, it is told so, and ends."""
 
 EPILOG = """\b
 Examples:
@@ -30,7 +34,11 @@ Examples:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--address", default="local", help="local, auto (a cluster here), HOST:PORT, or ray://HOST:PORT.")
+@click.option(
+    "--address",
+    default="local",
+    help="local, auto (a cluster here), HOST:PORT, or ray://HOST:PORT.",
+)
 @click.option("--workers", type=click.IntRange(min=1), help="Workers of a local Ray.")
 @click.option(
     "--allow-insecure-cluster",
@@ -68,7 +76,18 @@ def _examine(allow_insecure: bool) -> None:
     here = probe.facts()
     clocks = [None if answer.failure else _clock(node) for node, answer in _each(cluster, answers)]
     _print(cluster, answers, clocks, here)
+    facts = [answer.value or {} for answer in answers]
+    for line in of_all(cluster, facts, clocks, uses_tls(), _dashboard()):
+        click.echo(line)
     nodes.judge(cluster, answers, here, allow_insecure, mixed_cpus=False, tell=click.echo)
+
+
+def _dashboard() -> str:
+    """Return where the dashboard listens, or nothing."""
+    from ray._private.worker import get_dashboard_url
+
+    url = get_dashboard_url()  # type: ignore[no-untyped-call]  # Ray has no types here
+    return str(url or "")
 
 
 def _each(cluster: Sequence[Node], answers: Sequence[Answer]) -> Iterator[tuple[Node, Answer]]:
@@ -85,10 +104,11 @@ def _clock(node: Node) -> float | None:
     readings = []
     for _ in range(CLOCK_READINGS):
         before = time.time()
-        (answer,) = nodes.ask([node], probe.clock)
+        (answer,) = nodes.ask([node], probe.clock, CLOCK_TIMEOUT_S)
         after = time.time()
-        if not answer.failure:
-            readings.append((after - before, answer.value - (before + after) / 2))
+        if answer.failure:
+            break  # others are not to wait for it
+        readings.append((after - before, answer.value - (before + after) / 2))
     return min(readings)[1] if readings else None
 
 
@@ -145,7 +165,7 @@ def _breed() -> None:
     from engine.dispatch.ray_executor import RayExecutor
     from engine.dispatch.trial import try_out
 
-    executor = RayExecutor(DispatchConfig(), preload=("engine.breeding",))
+    executor = RayExecutor(TRIAL_LIMITS, preload=("engine.breeding",), tell=click.echo)
     try:
         trial = try_out(executor, TRIAL_S)
     finally:

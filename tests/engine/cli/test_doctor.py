@@ -27,12 +27,13 @@ def short(ray_cluster, monkeypatch) -> None:
 def test_a_healthy_node_is_shown_with_what_it_can_do(short) -> None:
     done = run()
     assert done.exit_code == 0, done.output
-    header, node, _, births = (line.rstrip() for line in done.output.splitlines())
+    header, node, access, _, births = (line.rstrip() for line in done.output.splitlines())
     assert header.startswith("node ")
     assert header.split()[-3:] == ["first", "task", "versions"]
     assert node.split()[0].startswith(f"{socket.gethostname()}/")
     assert node.split()[1] == "2"
     assert node.endswith("as here")
+    assert access == "Ray asks for a token, without TLS"
     assert "births in" in births
     assert "per second with 2 workers, which computed" in births
 
@@ -41,7 +42,7 @@ def test_a_healthy_node_is_shown_with_what_it_can_do(short) -> None:
 def test_a_node_that_cannot_be_used_is_shown_and_told(short, monkeypatch) -> None:
     from engine.dispatch import nodes, probe
 
-    def ask(cluster, function, timeout_s=60):
+    def ask(cluster, function, timeout_s=60.0):
         if function is probe.clock:
             return [nodes.Answer(0.0, "", 0.1)]
         facts = probe.facts()
