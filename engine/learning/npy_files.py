@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import tokenize
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,8 +41,20 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     members(path, may_compress=True)
     # zipfile leaves a damaged file open if it opens it itself
-    with open(path, "rb", opener=only_regular) as file, zipfile.ZipFile(file) as archive:
+    with (
+        open(path, "rb", opener=only_regular) as file,
+        zipfile.ZipFile(file) as archive,
+        quiet_headers(),
+    ):
         return {name: _array(archive.read(f"{name}.npy")) for name in names}
+
+
+@contextlib.contextmanager
+def quiet_headers() -> Iterator[None]:
+    """Read headers of Python 2 without NumPy's advice to save the file again."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading `.npy` or `.npz` file required additional")
+        yield
 
 
 def check_header(file: IO[bytes], n_bytes: int) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.config import RunConfig
 from engine.errors import StatesError
 from engine.learning.fast_mlp import STATES_MULTIPLE
-from engine.learning.npy_files import NPY_DAMAGE, check_header
+from engine.learning.npy_files import NPY_DAMAGE, check_header, quiet_headers
 from engine.learning.qnetwork import StackedQNetwork
 from engine.learning.teachers import Teacher
 from engine.playing.environments import TaskSpec
@@ -101,7 +101,7 @@ def load_states(path: Path, n_inputs: int) -> NDArray[np.float32]:
         with open(path, "rb", opener=only_regular) as file:  # a pipe would keep NumPy waiting
             check_header(file, size_of(file))
         # Never unpickles, and checks the declared size against the file before it takes memory.
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise"), quiet_headers():
             array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError as error:
         raise StatesError(f"{path}: {expected}, but there is none") from error

@@ -216,6 +216,14 @@ def test_the_header_of_an_array_cannot_claim_more_than_there_is(tmp_path) -> Non
         _read_archive(path)
 
 
+@pytest.mark.found_in("states, .npy", "states of a stage, .npz", "states of a run, .npz")
+def test_a_header_of_python_2_is_read_without_a_word(tmp_path) -> None:
+    npy = samples.states()[0].replace(b"(64, 4), } ", b"(64L, 4), }")
+    assert load_states(written(tmp_path / "s.npy", npy), 4).shape == (64, 4)
+    archive = zips.pack([zips.plain("states.npy", npy)])
+    assert _reread(written(tmp_path / "s.npz", archive), 4).shape == (64, 4)
+
+
 # --- runs ---
 
 
