@@ -119,7 +119,7 @@ class RayExecutor:
                     if results:
                         yield results
             self._n_late += flight.look_for_late()
-            if not queue and not stop.is_set():
+            if not stop.is_set():  # also with a queue: all that is in flight may be late
                 self._copy_late(shared, flight)
             again, results = self._give_up_overdue(flight)
             queue.extendleft(reversed(again))

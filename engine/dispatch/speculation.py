@@ -63,7 +63,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         factor: A batch is late once it takes so many times the median of those of its phase that
             finished, per plan; 0: none ever is.
         earlier: Seconds per plan that batches took in earlier flights, by phase. They tell what is
-            usual until enough have finished in this one.
+            usual until enough of a phase have finished in this one.
         at_most_s: Seconds after which a batch is late where nothing tells what is usual.
         clock: Seconds since any moment.
     """
@@ -123,11 +123,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         if self._factor == 0 or now < self._look_at:
             return 0
         self._look_at = now + LOOK_EVERY_S
-        usual = {
-            phase: statistics.median(durations)
-            for phase, durations in self.durations().items()
-            if len(durations) >= SAMPLES
-        }
+        usual = self._usual()
         before = self._n_late
         for attempt in self._attempts.values():
             plans, limit_s = attempt.batch.plans, self._at_most_s
@@ -137,6 +133,26 @@ class Flight(Generic[PlanT, ReferenceT]):
                 attempt.is_late = True
                 self._n_late += 1
         return self._n_late - before
+
+    def _usual(self) -> dict[str, float]:
+        """Return the usual seconds per plan of each phase in flight, where anything tells it.
+
+        Of a phase of which few have finished it is not less than that of the slowest other one: a
+        needless copy takes an idle slot and changes nothing, while a silent node may cost minutes.
+        """
+        durations = self.durations()
+        medians = {
+            phase: statistics.median(seconds)
+            for phase, seconds in durations.items()
+            if len(seconds) >= SAMPLES
+        }
+        if not medians:
+            return {}
+        slowest = max(medians.values())
+        phases = {attempt.batch.plans[0].phase for attempt in self._attempts.values()}
+        return {
+            phase: medians.get(phase, max([slowest, *durations.get(phase, ())])) for phase in phases
+        }
 
     def durations(self) -> dict[str, Sequence[float]]:
         """Return seconds per plan of the last batches of each phase.

@@ -80,8 +80,8 @@ def test_switched_off_nothing_is_late(clock) -> None:
     ("earlier", "limit"),
     [
         ({}, 700),  # when a worker would have ended itself
-        ({"elites": [10, 10, 10]}, 700),  # which tells nothing of children
         ({"children": [10, 10, 10]}, 60),  # three times the usual, for two plans
+        ({"elites": [15, 15, 15], "students": [1, 1, 1]}, 90),  # of the slowest other phase
     ],
 )
 def test_what_is_usual_before_enough_have_finished(clock, n_finished, earlier, limit) -> None:
@@ -201,9 +201,13 @@ def test_late_ones_leave_the_window_but_not_without_end(clock) -> None:
         assert len(flight) == n_in_flight
         clock.now += 1000
         flight.look_for_late()
-    flight.answered(0, "a")
-    flight.answered(1, "a")
-    flight.answered(2, "a")
+    # There is no room left though both workers may be idle, as on a silent node: so copies begin.
+    for copied in (0, 1):
+        assert flight.to_copy(2)[0] == copied
+        flight.add_copy(f"{copied} again", copied, None)
+    assert flight.to_copy(2) is None
+    for number in range(3):
+        flight.answered(number, "a")
     assert len(flight) == 2
 
 
