@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import fractions
 import os
 import re
@@ -311,7 +312,8 @@ def test_a_directory_in_use_is_left_alone(refused, reference, tmp_path, command)
     before = contents(run)
     with (run / "run.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(f"{os.getpid()}\n")
+        holder = {"pid": os.getpid(), "host": "here", "since": "2026-01-01T00:00:00+00:00"}
+        lock.write(json.dumps(holder))
         lock.flush()
         arguments = [run] if command == "resume" else []
         line = refused(*arguments, command=command, leaves=True)
