@@ -12,6 +12,7 @@ import pytest
 
 from engine.dispatch.serial import SerialExecutor
 from engine.errors import StageError
+from engine.layout import LOCK
 from engine.stages.networks import Network, initial_weights, teacher_spec
 from engine.stages.roles import load_role, save_role, sidecar
 from engine.stages.search.generation_settings import Generations
@@ -164,6 +165,12 @@ def test_the_score_against_the_original_parents_may_select(tmp_path) -> None:
     assert summaries[1]["best_primary_metric_vs_original"] == best
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    """Return all files but the lock, which tells when it was taken."""
+    files = [path for path in folder.rglob("*.*") if path.is_file() and path.name != LOCK]
+    return {path: path.read_bytes() for path in files}
+
+
 @pytest.mark.parametrize(
     ("settings", "difference"),
     [
@@ -185,10 +192,10 @@ def test_the_score_against_the_original_parents_may_select(tmp_path) -> None:
 )
 def test_other_generations_in_the_same_folder_are_refused(tmp_path, settings, difference) -> None:
     run(tmp_path, n_generations=2)
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+    before = files_of(tmp_path / "run")
     with pytest.raises(StageError, match=f"holds a search with other settings: .*{difference}"):
         run(tmp_path, **settings)
-    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+    assert before == files_of(tmp_path / "run")
 
 
 def test_more_generations_go_on(done, tmp_path) -> None:
