@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,8 +154,9 @@ def print_finish(run: Path, top: int = TOP) -> None:
     All other rows of the run are passed over while they are read: there may be millions.
 
     Args:
-        run: Run directory or leaderboard file.
-        top: Number of rows; 0 prints all.
+        run: Run directory.
+        top: Number of rows; 0 prints all. Where there are more, the command that shows them is
+            printed as well.
 
     Raises:
         LeaderboardError: A leaderboard is missing or damaged.
@@ -166,7 +168,9 @@ def print_finish(run: Path, top: int = TOP) -> None:
     )
     frame = sort_rows(best_rows(rows), ("-fitness_holdout", *BEST_FIRST))
     shown = frame.head(top) if top else frame
-    _print(_default_columns(shown, frame["run"].nunique() > 1), len(shown), len(frame))
+    print_columns(Console(highlight=False), _default_columns(shown, several_runs=False))
+    if len(shown) < len(frame):
+        click.echo(f"all rows: cultivar leaderboard {shlex.quote(str(run))} --top 0", err=True)
 
 
 def _names(text: str) -> list[str]:

@@ -260,14 +260,19 @@ def test_the_finish_is_ranked_by_held_out_return(
     rivals = [child(9, 180.0, fitness_holdout=170.0, fitness_holdout_sem=2.0)]
     LeaderboardWriter(run_dir / "leaderboard.csv", Columns(("0",))).rewrite([*ROWS, *rivals])
     print_finish(run_dir)
-    _, *rows = capsys.readouterr().out.splitlines()
+    printed, said = capsys.readouterr()
+    assert said == ""
+    _, *rows = printed.splitlines()
     # Those that were not judged on held-out episodes are left out; how an elite was born is told.
     assert [row.split()[:5] for row in rows] == [
         ["1", f"{9:012x}", "child", "1", "unit"],
         ["2", f"{2:012x}", "child", "1", "layer"],
     ]
     print_finish(run_dir, top=1)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["#", "1"]
+    printed, said = capsys.readouterr()
+    assert [line.split()[0] for line in printed.splitlines()] == ["#", "1"]
+    # ``cultivar evolve``, which this is the end of, has no --top.
+    assert said == f"all rows: cultivar leaderboard {run_dir} --top 0\n"
 
 
 @pytest.mark.parametrize("width", [22, 80, 120])
