@@ -101,6 +101,7 @@ def crown(
     )
     genome = winner.genome
     path = directory.path / CHAMPION
+    directory.check()
     save_genome(path, genome)
     teachers = [row for row in directory.rows("baselines") if row.kind == "teacher"]
     summary = {
@@ -130,5 +131,6 @@ def crown(
         "file": CHAMPION,
     }
     text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    directory.check()
     write_atomically(directory.path / SUMMARY, text.encode())
     return Champion(path, summary)

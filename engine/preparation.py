@@ -174,6 +174,7 @@ def _teachers(
             lambda name, step, mean: tell(f"{name}: {mean:.1f} after {step:,} steps"),
             lambda: tell(""),
         )
+    directory.check()
     make_folder(directory.path / "teachers")
     entries = []
     for teacher in teachers:
@@ -213,6 +214,7 @@ def _states(
         states = collect_states(config, task, teachers)
     content = io.BytesIO()
     np.savez_compressed(content, states=states)
+    directory.check()
     write_atomically(path, content.getvalue())
     directory.finish_stage("states", tuple, {"sha256": sha256_of(path), "n_states": len(states)})
     return states

@@ -20,8 +20,8 @@ from engine.recipe_table import RecipeRow, table_bytes
 from engine.records import result_from_event, result_to_event, row_from_event, row_to_event
 from engine.run_lock import take_lock
 from engine.write_failure import write_failure
-from populations.durable import make_folder
-from populations.errors import JournalError, LeaderboardError
+from populations.durable import is_named, make_folder
+from populations.errors import CultivarError, JournalError, LeaderboardError
 from populations.genome import Genome
 from populations.journal import Journal, read_journal
 from populations.leaderboard import FILE_NAME, Columns, LeaderboardWriter, Row
@@ -166,8 +166,33 @@ class RunDirectory:
                 f"understand: {error!r}"
             ) from error
 
+    def check(self) -> None:
+        """Make sure that the directory is still the one that was opened; before each write by path.
+
+        Its path may lead to nothing by now, or to the directory of another process, whose files
+        would be replaced.
+
+        Raises:
+            RunDirectoryError: It is not, or its lock or its journal is not.
+        """
+        named = self._lock.closed or is_named(self._lock, self.path / LOCK)
+        if named and self._journal.is_in_place:
+            return
+        if self.path.is_dir():
+            what = (
+                f"{self.path} is not the directory any more that this run was writing to, or lacks "
+                f"its {LOCK} or {JOURNAL}: nothing more is written there, since another process "
+                "may work there now"
+            )
+        else:
+            what = f"{self.path} was moved or deleted while its run went on"
+        raise RunDirectoryError(
+            f"{what}; if it was moved, go on with 'cultivar resume' and its new place"
+        )
+
     def open_leaderboard(self, columns: Columns) -> None:
         """Write the leaderboard of all finished stages, and keep it open for more."""
+        self.check()
         self._writer = LeaderboardWriter(self.path / FILE_NAME, columns)
         self._writer.rewrite(self.rows())
 
@@ -218,6 +243,7 @@ class RunDirectory:
 
     def record(self, results: Sequence[Result]) -> None:
         """Write results to the journal; they are on disk when this returns."""
+        self.check()
         self._journal.append([result_to_event(result) for result in results])
 
     def stage(self, name: str) -> dict[str, Any] | None:
@@ -237,6 +263,7 @@ class RunDirectory:
         if name in self._stages:
             return
         made = list(rows())
+        self.check()
         event = {
             **(data or {}),
             "type": "stage",
@@ -251,6 +278,7 @@ class RunDirectory:
 
     def save_genomes(self, generation: int, genomes: Iterable[Genome]) -> None:
         """Write the genomes born in a generation into its pack."""
+        self.check()
         folder = self.path / "genomes"
         make_folder(folder)
         distinct = {genome.id: genome for genome in genomes}
@@ -259,6 +287,7 @@ class RunDirectory:
 
     def save_recipes(self, rows: Sequence[RecipeRow]) -> None:
         """Write the table of recipes, in place of the one of an earlier generation."""
+        self.check()
         write_atomically(self.path / RECIPES, table_bytes(rows))
 
     def close(self) -> None:
@@ -286,6 +315,16 @@ class RunDirectory:
         traceback: TracebackType | None,
     ) -> None:
         """Close, and tell in a sentence where something of the run could not be written."""
+        try:
+            # Or else what is told is not the reason, such as a file that cannot be found.
+            if isinstance(error, OSError | CultivarError):
+                self.check()
+        except RunDirectoryError as gone:
+            raise gone from error
+        finally:
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         with _told(self.path):
             try:
                 self.close()

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from engine.errors import RunDirectoryError
-from engine.layout import CONFIG, JOURNAL
+from engine.layout import JOURNAL
 from populations.errors import JournalError, LeaderboardError
 
 MEND = {
@@ -56,7 +56,7 @@ def advice(run: Path, number: int | None) -> str:
         number: The ``errno``.
     """
     mend = MEND.get(number or 0, "mend that")
-    if (run / CONFIG).is_file() and (run / JOURNAL).is_file():
+    if (run / JOURNAL).is_file():
         return f"what was finished is recorded: {mend}, then go on with 'cultivar resume {run}'"
     return f"nothing was done yet: {mend}, then give the same command again"
 

@@ -10,10 +10,27 @@ import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import IO, Any
 
 NOT_FOR_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 """What file systems say that cannot write a folder to disk on demand, or a folder that one may
 write to but not read."""
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+"""What file systems say of a path that leads to nothing."""
+
+
+def is_named(file: IO[Any], path: Path) -> bool:
+    """Tell whether a path leads to a file that is open, not to nothing or to another file.
+
+    Raises:
+        OSError: The disk refuses to tell.
+    """
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError as error:
+        if error.errno in GONE:
+            return False
+        raise
 
 
 def put_in_place(temporary: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from populations.durable import sync_folder
+from populations.durable import is_named, sync_folder
 from populations.errors import JournalError
 from populations.regular_files import only_regular
 
@@ -146,6 +146,11 @@ class Journal:
             offset += len(lines[-1])
         if lines:
             self._write(b"".join(lines), _End(offset, crc))
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file still lies at :attr:`path`; true once it is closed."""
+        return self._file.closed or is_named(self._file, self.path)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""

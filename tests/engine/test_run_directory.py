@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,8 @@ import pytest
 from engine import run_directory
 from engine.config import DispatchConfig, RunConfig
 from engine.config_file import dump_config, load_config
-from engine.errors import RunDirectoryError
-from engine.layout import pack_path
+from engine.errors import RunDirectoryError, RunInterruptedError
+from engine.layout import LOCK, pack_path
 from engine.records import result_from_event
 from engine.run_directory import RunDirectory
 from engine.strict_yaml import parse_yaml, write_yaml
@@ -247,3 +249,71 @@ def test_a_run_goes_on_with_other_workers(tmp_path, config) -> None:
         pass
     other = config.model_copy(update={"dispatch": DispatchConfig(workers=7)})
     RunDirectory.resume(tmp_path / "run", other).close()
+
+
+WRITES: dict[str, Callable[[RunDirectory, Genome], object]] = {
+    "record": lambda directory, genome: directory.record([ok(0, genome)]),
+    "stage": lambda directory, genome: directory.finish_stage("baselines", list),
+    "genomes": lambda directory, genome: directory.save_genomes(1, [genome]),
+    "recipes": lambda directory, genome: directory.save_recipes([]),
+    "leaderboard": lambda directory, genome: directory.open_leaderboard(COLUMNS),
+}
+
+
+def contents(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("became", ["deleted", "moved", "another run", "unlocked", "no journal"])
+def test_nothing_is_written_where_the_directory_is_another_one(
+    tmp_path, config, genome, write, became
+) -> None:
+    path, others = tmp_path / "run", None
+    directory = RunDirectory.open(path, config)
+    if became == "moved":
+        path.rename(tmp_path / "moved")
+    elif became == "unlocked":
+        (path / LOCK).unlink()
+    elif became == "no journal":
+        (path / "journal.jsonl").unlink()
+    else:
+        shutil.rmtree(path)
+    if became == "another run":
+        others = RunDirectory.open(path, config.model_copy(update={"seed": 4}))
+        others.record([ok(0, genome)])
+    before = contents(tmp_path)
+    told = "not the directory any more" if path.exists() else "was moved or deleted"
+    with pytest.raises(RunDirectoryError, match=f"{told}.*go on with 'cultivar resume'"), directory:
+        write(directory, genome)
+    assert contents(tmp_path) == before
+    assert path.exists() == (became not in ("deleted", "moved"))
+    if others is not None:
+        others.close()
+    if became == "moved":
+        with RunDirectory.resume(tmp_path / "moved") as resumed:
+            write(resumed, genome)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file"), RunInterruptedError("go on with r1")]
+)
+def test_what_is_told_of_a_deleted_directory_is_true(tmp_path, config, error) -> None:
+    path = tmp_path / "run"
+    directory = RunDirectory.open(path, config)
+    shutil.rmtree(path)
+    with pytest.raises(RunDirectoryError, match="was moved or deleted"), directory:
+        raise error
+    assert not path.exists()
+
+
+def test_a_run_directory_may_itself_be_a_link(tmp_path, config, genome) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "run"
+    link.symlink_to("real")
+    for _ in range(2):
+        with RunDirectory.open(link, config) as directory:
+            for write in WRITES.values():
+                write(directory, genome)
+    assert link.is_symlink()
+    assert list(load_pack(pack_path(tmp_path / "real", 1))) == [genome.id]
