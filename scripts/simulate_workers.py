@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pages import write_between
 from scaling.driver import JOURNAL, LOOKING, NOT_PER_CHILD, PICKLING, PLANNING, START
 from scaling.fleet import RayCosts, ray_costs, sleep_through_run
-from scaling.simulation import Costs, Outcome, draw_generations, simulate
+from scaling.simulation import Costs, Outcome, Spread, draw_generations, simulate
 
 WORKERS = (1, 2, 10, 100, 1000)
 PER_GENERATION = (64, 1_000, 10_000)
@@ -57,6 +56,7 @@ def costs_of(driver: dict[str, Any], ray: RayCosts) -> Costs:
         take_s=ray.batch_s / 2,
         child_s=child_s + ray.child_s,
         sync_s=driver["sync_ms"] / 1e3,
+        end_s=driver["end_sync_ms"] / 1e3,
         finish_s=counted - plan_s - child_s,
         way_s=ray.way_s,
         gap_s=ray.gap_s,
@@ -64,8 +64,8 @@ def costs_of(driver: dict[str, Any], ray: RayCosts) -> Costs:
     )
 
 
-def spread_of(tasks: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the CPU seconds of full batches of children, each as a multiple of their mean."""
+def spread_of(tasks: dict[str, Any]) -> Spread:
+    """Return how much the CPU seconds of full batches of children vary."""
     batches = [
         task
         for rounds in tasks.values()
@@ -76,7 +76,7 @@ def spread_of(tasks: dict[str, Any]) -> NDArray[np.float64]:
     ]
     full = max(task["plans"] for task in batches)
     seconds = np.array([task["cpu_s"] for task in batches if task["plans"] == full])
-    return np.asarray(seconds / seconds.mean())
+    return Spread(seconds / seconds.mean(), full)
 
 
 def against_preset(tasks: dict[str, Any], costs: Costs) -> list[tuple[str, float, float]]:
@@ -98,25 +98,25 @@ def against_preset(tasks: dict[str, Any], costs: Costs) -> list[tuple[str, float
 
 
 def against_sleepers(
-    costs: Costs, spread: NDArray[np.float64], workers: Sequence[int]
+    costs: Costs, spread: Spread, workers: Sequence[int]
 ) -> list[tuple[str, float, float]]:
     """Return what was measured and simulated on a Ray whose workers sleep."""
     found = []
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
         for n_workers in workers:
-            naps = [float(SLEEP_S * factor) for factor in spread]
-            arguments = (n_workers, SLEEPING_GENERATIONS, 40 * n_workers, 16, naps)
+            naps = [float(SLEEP_S * factor) for factor in spread.factors]
+            arguments = (n_workers, SLEEPING_GENERATIONS, 40 * n_workers, spread.plans, naps)
             wall, generations = processes.submit(sleep_through_run, *arguments).result()
             outcome = simulate(n_workers, generations, costs)
             measured = outcome.task_s / (wall * n_workers)
             simulated = outcome.inner_efficiency
             found.append((f"births that sleep, {n_workers} workers", measured, simulated))
-            print(f"{found[-1][0]}: {measured:.1%}, simulated {simulated:.1%}")
+            print(f"{found[-1][0]}: {measured:.1%}, simulated {simulated:.1%}", flush=True)
     return found
 
 
 def best(
-    n_workers: int, n_children: int, birth_s: float, costs: Costs, spread: NDArray[np.float64]
+    n_workers: int, n_children: int, birth_s: float, costs: Costs, spread: Spread
 ) -> tuple[int, Outcome]:
     """Return the outcome with the size of batches that is best, and that size."""
     outcomes = []
@@ -127,9 +127,7 @@ def best(
     return max(outcomes, key=lambda pair: pair[1].births_per_s)
 
 
-def text(
-    costs: Costs, checks: Sequence[tuple[str, float, float]], spread: NDArray[np.float64]
-) -> str:
+def text(costs: Costs, checks: Sequence[tuple[str, float, float]], spread: Spread) -> str:
     """Return costs, checks and simulations in Markdown."""
     header = " | ".join(f"{n:,} worker{'s' * (n > 1)}" for n in WORKERS)
     lines = [
@@ -137,9 +135,13 @@ def text(
         f"{1e3 * costs.child_s:.2f} ms as it comes back, {1e3 * costs.finish_s:.2f} ms after it; "
         f"{1e3 * (costs.send_s + costs.take_s):.1f} ms per batch for Ray, "
         f"{1e6 * costs.look_s:.1f} µs per batch in flight to look what has arrived, "
-        f"{1e3 * costs.sync_s:.1f} ms per sync of the journal. "
+        f"{1e3 * costs.sync_s:.1f} ms per sync of the journal, {1e3 * costs.end_s:.1f} ms of syncs "
+        f"at the end of a generation. "
         f"Workers: {1e3 * costs.way_s:.1f} ms for the way of a batch, "
-        f"{1e3 * costs.gap_s:.1f} ms between two. Batches vary by {100 * spread.std():.0f} %.",
+        f"{1e3 * costs.gap_s:.1f} ms between two. Batches of {spread.plans} vary by "
+        f"{100 * spread.factors.std():.0f} %.",
+        "",
+        f"Children per batch that were tried: {_tried()}.",
         "",
         "| checked against | efficiency, measured | simulated |",
         "|---|---|---|",
@@ -161,6 +163,14 @@ def text(
     return "\n".join(lines) + "\n"
 
 
+def _tried() -> str:
+    """Return the sizes of batches by seconds of a birth."""
+    return "; ".join(
+        f"{', '.join(map(str, sizes))} for births of {birth_s:g} s"
+        for birth_s, sizes in BATCH_SIZES.items()
+    )
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -173,10 +183,12 @@ def main() -> None:
     arguments = parser.parse_args()
     driver = json.loads(arguments.driver.read_text(encoding="utf-8"))[-1]
     tasks = json.loads(arguments.tasks.read_text(encoding="utf-8"))
+    print("measuring what Ray takes", flush=True)
     with ProcessPoolExecutor(1, get_context("spawn")) as processes:
         costs = costs_of(driver, processes.submit(ray_costs).result())
     spread = spread_of(tasks)
     checks = against_preset(tasks, costs) + against_sleepers(costs, spread, arguments.sleepers)
+    print("simulating", flush=True)
     found = text(costs, checks, spread)
     print(f"\n{found}")
     if arguments.page:

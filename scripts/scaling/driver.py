@@ -10,7 +10,7 @@ import resource
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +34,10 @@ PICKLING = "pickling plans and results"
 PLANNING = "planning births"
 LOOKING = "looking for recorded results"
 JOURNAL = "results into the journal"
+PACKS, RECIPES, ROWS = "genome packs", "table of recipes", "rows into journal and leaderboard"
 NOT_PER_CHILD = (WORKER, ONCE)
+AT_THE_END = (PACKS, RECIPES, ROWS)
+"""Stages that wait for the disk once all of a generation are back."""
 STAGES = {
     (evolution, "prepare"): ONCE,
     (evolution, "baseline_rows"): ONCE,
@@ -43,9 +46,9 @@ STAGES = {
     (PopulationManager, "finish_generation"): "survival, learning of recipes",
     (RunDirectory, "recorded"): LOOKING,
     (RunDirectory, "record"): JOURNAL,
-    (RunDirectory, "save_genomes"): "genome packs",
-    (RunDirectory, "save_recipes"): "table of recipes",
-    (RunDirectory, "finish_stage"): "rows into journal and leaderboard",
+    (RunDirectory, "save_genomes"): PACKS,
+    (RunDirectory, "save_recipes"): RECIPES,
+    (RunDirectory, "finish_stage"): ROWS,
     (RunDirectory, "open_leaderboard"): "writing the leaderboard anew",
     (RunDirectory, "resume"): "opening the run again",
 }
@@ -69,6 +72,11 @@ class StageClock:
         finally:
             self._switch(outer)
 
+    @property
+    def name(self) -> str:
+        """The stage that this is."""
+        return self._stage
+
     def driver(self) -> float:
         """Return the seconds of what the driver does per child, up to now."""
         self._switch(self._stage)
@@ -90,18 +98,24 @@ class StageClock:
 
 
 class DiskClock:
-    """Seconds that this process waited for a disk to say that it has all."""
+    """Seconds that this process waited for a disk to say that it has all, by stage.
 
-    def __init__(self) -> None:
-        self.seconds, self.times = 0.0, 0
+    Args:
+        stages: Knows which stage this is.
+    """
+
+    def __init__(self, stages: StageClock) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.times: Counter[str] = Counter()
+        self._stages = stages
         self._sync = os.fsync
 
     def sync(self, descriptor: int) -> None:
         """Stand in for ``os.fsync``."""
         start = time.perf_counter()
         self._sync(descriptor)
-        self.seconds += time.perf_counter() - start
-        self.times += 1
+        self.seconds[self._stages.name] += time.perf_counter() - start
+        self.times[self._stages.name] += 1
 
 
 class StandIn:
@@ -172,7 +186,8 @@ def measure(
         is_again: Whether the run is there, and is to be replayed out of its journal.
     """
     config = make_config(inputs, generations, per_generation)
-    clock, disk = StageClock(), DiskClock()
+    clock = StageClock()
+    disk = DiskClock(clock)
     meter = Meter(clock)
     with ExitStack() as stack:
         stack.callback(gc.set_threshold, *gc.get_threshold())
@@ -197,8 +212,10 @@ def measure(
         "wall_s": wall,
         "bytes": n_bytes / n_children,
         "peak_mb": peak_mb(resource.RUSAGE_SELF),
-        "syncs": disk.times,
-        "sync_ms": 1e3 * disk.seconds / max(disk.times, 1),
+        "syncs": disk.times.total(),
+        "sync_ms": 1e3 * sum(disk.seconds.values()) / max(disk.times.total(), 1),
+        "end_syncs": sum(disk.times[stage] for stage in AT_THE_END) / generations,
+        "end_sync_ms": 1e3 * sum(disk.seconds[stage] for stage in AT_THE_END) / generations,
         "tenths": tenths(meter.marks, per_generation),
         "stages_ms": {
             name: 1e3 * seconds / n_children

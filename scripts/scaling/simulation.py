@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from engine.dispatch.speculation import SURPLUS
 
+SHORTEST = 0.05
+"""Least part of the mean that a batch takes, however much batches of its size vary."""
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -32,6 +35,8 @@ class Costs:
             can know.
         gap_s: From the end of a batch until its worker starts one that waits already.
         look_s: The driver's each time that it looks what has arrived, per batch in flight.
+        end_s: Waiting for the disk once all of a generation are back, until its files are safe:
+            workers wait.
     """
 
     plan_s: float
@@ -43,6 +48,33 @@ class Costs:
     way_s: float
     gap_s: float
     look_s: float = 0.0
+    end_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How much batches vary, of one size and so of any other one.
+
+    Births in a batch vary independently of one another, or nearly so: the deviation of their mean
+    goes with one by the square root of their number. Batches of fewer births vary more.
+
+    Attributes:
+        factors: Seconds of measured batches, each as a multiple of their mean.
+        plans: Births of each of these.
+    """
+
+    factors: NDArray[np.float64]
+    plans: int
+
+    def of(self, sizes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draw the seconds of batches, as multiples of the mean of their size.
+
+        Args:
+            sizes: Births of each batch.
+            rng: Random stream.
+        """
+        deviations = rng.choice(self.factors, len(sizes)) - 1
+        return np.maximum(1 + deviations * np.sqrt(self.plans / sizes), SHORTEST)
 
 
 @dataclass(frozen=True)
@@ -108,7 +140,8 @@ def simulate(
         n_workers,
         sum(children for batches in generations for children, _ in batches),
         sum(children for children, _ in generations[0]) * costs.plan_s
-        + sum(children for children, _ in generations[-1]) * costs.finish_s,
+        + sum(children for children, _ in generations[-1]) * costs.finish_s
+        + costs.end_s,
     )
 
 
@@ -143,7 +176,7 @@ def _generation(
             now += costs.take_s + batches[number][0] * costs.child_s
         now += costs.sync_s
         busy += now - before
-    finish = n_children * costs.finish_s
+    finish = n_children * costs.finish_s + costs.end_s
     return now + finish, busy + finish
 
 
@@ -152,24 +185,24 @@ def draw_generations(
     n_children: int,
     batch_size: int,
     birth_s: float,
-    spread: NDArray[np.float64],
+    spread: Spread,
     rng: np.random.Generator,
 ) -> list[list[tuple[int, float]]]:
-    """Return batches whose seconds vary as measured ones do.
+    """Return batches whose seconds vary as those of measured births do.
 
     Args:
         n_generations: Number of generations.
         n_children: Children of each.
         batch_size: Children of a batch.
         birth_s: Mean seconds of a birth.
-        spread: Seconds of measured batches, each as a multiple of their mean.
+        spread: How much measured batches vary.
         rng: Random stream.
     """
     sizes = [min(batch_size, n_children - first) for first in range(0, n_children, batch_size)]
     return [
         [
             (size, float(size * birth_s * factor))
-            for size, factor in zip(sizes, rng.choice(spread, len(sizes)), strict=True)
+            for size, factor in zip(sizes, spread.of(np.array(sizes), rng), strict=True)
         ]
         for _ in range(n_generations)
     ]

@@ -47,6 +47,9 @@ def test_figures_add_up(run) -> None:
     # results are synced, and so is every stage.
     assert found["syncs"] > GENERATIONS * 4
     assert found["sync_ms"] > 0
+    # Of every generation at least its pack, its recipes, its rows and its stage; but no batches.
+    assert 4 <= found["end_syncs"] < found["syncs"] / GENERATIONS
+    assert 0 < found["end_sync_ms"] < found["syncs"] * found["sync_ms"] / GENERATIONS
 
 
 def test_a_replayed_run_asks_for_no_birth_and_changes_nothing(run) -> None:

@@ -9,7 +9,7 @@ import pytest
 import simulate_workers
 from scaling import driver
 from scaling.fleet import RayCosts
-from scaling.simulation import Costs, draw_generations, simulate, window
+from scaling.simulation import SHORTEST, Costs, Spread, draw_generations, simulate, window
 
 from engine.dispatch.executor import Batch
 from engine.dispatch.speculation import Flight
@@ -68,12 +68,31 @@ def test_the_window_is_that_of_the_engine(n_workers: int) -> None:
 
 
 def test_drawn_batches_hold_all_children_and_vary_as_measured() -> None:
-    spread = np.array([0.5, 1.5])
-    generations = draw_generations(3, 100, 16, 0.1, spread, np.random.default_rng(0))
-    assert [len(batches) for batches in generations] == [7, 7, 7]
-    assert [size for size, _ in generations[0]] == [16] * 6 + [4]
+    spread = Spread(np.array([0.5, 1.5]), 16)
+    rng = np.random.default_rng(0)
+    generations = draw_generations(3, 96, 16, 0.1, spread, rng)
+    assert [len(batches) for batches in generations] == [6, 6, 6]
+    assert [size for size, _ in generations[0]] == [16] * 6
     per_child = {round(seconds / size, 9) for batches in generations for size, seconds in batches}
     assert per_child == {0.05, 0.15}
+    assert [size for size, _ in draw_generations(1, 35, 16, 0.1, spread, rng)[0]] == [16, 16, 3]
+
+
+def test_smaller_batches_vary_more_by_the_square_root() -> None:
+    spread, rng = Spread(np.array([0.9, 1.1]), 16), np.random.default_rng(0)
+    assert set(spread.of(np.full(99, 16), rng).round(9)) == {0.9, 1.1}
+    assert set(spread.of(np.full(99, 4), rng).round(9)) == {0.8, 1.2}
+    assert set(spread.of(np.full(99, 1), rng).round(9)) == {0.6, 1.4}
+    # The mean of sixteen births drawn alone varies as the batches do that were measured.
+    means = spread.of(np.ones(16_000, int), rng).reshape(-1, 16).mean(axis=1)
+    assert means.std() == pytest.approx(0.1, rel=0.1)
+    assert Spread(np.array([0.5]), 16).of(np.array([1]), rng).tolist() == [SHORTEST]
+
+
+def test_workers_wait_while_the_files_of_a_generation_are_synced() -> None:
+    outcome = simulate(2, [[(1, 1.0)] * 2] * 3, replace(FREE, end_s=0.5))
+    assert outcome.wall_s == 4.5
+    assert outcome.ends_s == 0.5
 
 
 def test_costs_are_those_that_were_measured() -> None:
@@ -88,7 +107,8 @@ def test_costs_are_those_that_were_measured() -> None:
         "genome packs": 128.0,
     }
     costs = simulate_workers.costs_of(
-        {"stages_ms": stages, "sync_ms": 3.0}, RayCosts(0.5, 0.25, 0.125, 0.0625, 0.03)
+        {"stages_ms": stages, "sync_ms": 3.0, "end_sync_ms": 7.0},
+        RayCosts(0.5, 0.25, 0.125, 0.0625, 0.03),
     )
     assert costs.plan_s == pytest.approx(0.003)
     assert costs.child_s == pytest.approx(0.012 + 0.25)
@@ -96,6 +116,7 @@ def test_costs_are_those_that_were_measured() -> None:
     assert costs.send_s + costs.take_s == 0.5
     assert (costs.sync_s, costs.way_s, costs.gap_s) == (0.003, 0.125, 0.0625)
     assert costs.look_s == 0.03
+    assert costs.end_s == 0.007
 
 
 def test_spread_is_that_of_full_batches_of_children() -> None:
@@ -104,12 +125,14 @@ def test_spread_is_that_of_full_batches_of_children() -> None:
 
     generation = [task("elites", 8, 7.0), task("children", 16, 1.0), task("children", 4, 5.0)]
     tasks = {"1": [{"generations": [generation, [task("children", 16, 3.0)]]}]}
-    assert simulate_workers.spread_of(tasks).tolist() == [0.5, 1.5]
+    spread = simulate_workers.spread_of(tasks)
+    assert spread.factors.tolist() == [0.5, 1.5]
+    assert spread.plans == 16
 
 
 def test_the_text_has_a_row_per_birth_and_size_of_generation() -> None:
     costs = replace(FREE, plan_s=1e-4, child_s=2e-4)
-    found = simulate_workers.text(costs, [("nothing", 0.5, 0.25)], np.ones(1))
+    found = simulate_workers.text(costs, [("nothing", 0.5, 0.25)], Spread(np.ones(1), 16))
     assert "| nothing | 50 % | 25 % |" in found
     n_rows = len(simulate_workers.BATCH_SIZES) * len(simulate_workers.PER_GENERATION)
     assert sum(" s | " in line for line in found.splitlines()) == n_rows + 1
