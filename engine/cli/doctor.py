@@ -83,11 +83,10 @@ def _examine(allow_insecure: bool) -> None:
 
 
 def _dashboard() -> str:
-    """Return where the dashboard listens, or nothing."""
-    from ray._private.worker import get_dashboard_url
+    """Return where the dashboard listens, or nothing, as on a machine without a Ray node."""
+    from ray._private.worker import global_worker
 
-    url = get_dashboard_url()  # type: ignore[no-untyped-call]  # Ray has no types here
-    return str(url or "")
+    return str((global_worker.node and global_worker.node.webui_url) or "")
 
 
 def _each(cluster: Sequence[Node], answers: Sequence[Answer]) -> Iterator[tuple[Node, Answer]]:

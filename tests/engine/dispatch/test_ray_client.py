@@ -170,6 +170,14 @@ def test_a_plan_that_cannot_be_unpacked_does_not_break_the_connection(head, tmp_
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_the_doctor_looks_at_a_cluster_through_ray_client(head) -> None:
+    done = cultivar("doctor", "--address", f"ray://127.0.0.1:{head.client_port}", **head.variables)
+    assert done.returncode == 0, done.stderr
+    assert "with 2 workers, which computed" in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_head_on_loopback_is_joined_from_its_own_machine(head) -> None:
     code = (
         "import sys\n"
