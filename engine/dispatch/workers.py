@@ -59,7 +59,8 @@ def executor_of(
         try:
             yield executor
         except ConnectionError as error:
-            if not address.startswith(CLIENT):
+            # Not Ray's: whoever reads our output, or a socket of somebody else, has gone.
+            if not address.startswith(CLIENT) or isinstance(error, BrokenPipeError):
                 raise
             raise ClusterUnavailableError(
                 f"the connection to {address} was lost; what was finished is recorded: go on with "

@@ -101,10 +101,16 @@ def test_work_without_ray_imports_neither_ray_nor_torch() -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("address", "kind"),
-    [("ray://head:10001", ClusterUnavailableError), ("head:6379", ConnectionError)],
+    ("address", "error", "kind"),
+    [
+        ("ray://head:10001", ConnectionError("Client is shutting down."), ClusterUnavailableError),
+        ("ray://head:10001", BrokenPipeError(32, "Broken pipe"), BrokenPipeError),  # our output's
+        ("head:6379", ConnectionError("something else"), ConnectionError),
+    ],
 )
-def test_a_lost_connection_of_ray_client_is_told(ray_cluster, monkeypatch, address, kind) -> None:
+def test_a_lost_connection_of_ray_client_is_told(
+    ray_cluster, monkeypatch, address, error, kind
+) -> None:
     import engine.dispatch.nodes  # only with Ray, which reads the environment then
     import engine.dispatch.workers
 
@@ -113,6 +119,6 @@ def test_a_lost_connection_of_ray_client_is_told(ray_cluster, monkeypatch, addre
     )
     monkeypatch.setattr(engine.dispatch.nodes, "check_nodes", lambda *arguments: None)
     with pytest.raises(kind) as caught, executor_of(DispatchConfig(), address, None):
-        raise ConnectionError("Client is shutting down.")
+        raise error
     if kind is ClusterUnavailableError:
         assert "connection to ray://head:10001 was lost; what was finished" in str(caught.value)
