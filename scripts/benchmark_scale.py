@@ -6,7 +6,8 @@ int8 networks of 32+32 units, all different, with returns drawn at random. What 
 and back is pickled, as it would be for Ray; the costs of Ray itself are not in here. Then the run
 is looked at, and replayed out of its journal, as it is when it is resumed.
 
-    python scripts/benchmark_scale.py [--children 10000 100000] [--births] [--json FILE] [--page]
+    python scripts/benchmark_scale.py [--children 10000 100000] [--no-looks] [--births]
+                                      [--json FILE] [--page]
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pstats
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -68,32 +69,63 @@ def look(arguments: Sequence[str]) -> Figures:
     """Run a command line, and return its CPU seconds and highest memory.
 
     It tells these itself: what the kernel says of a new process counts the memory of its parent.
+
+    Raises:
+        SystemExit: The command failed.
     """
     done = subprocess.run(
         [sys.executable, "-c", LOOK, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode != 0:
+        told = "".join(done.stderr.splitlines()[-1:])
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}: {told}")
     return dict(json.loads(done.stderr.splitlines()[-1]))
 
 
-def measure_all(folder: Path, n_children: int, per_generation: int) -> Figures:
-    """Return what a run takes, and what it takes to look at it and to replay it.
+def measure_all(
+    folder: Path, n_children: int, per_generation: int, has_looks: bool = True
+) -> Iterator[Figures]:
+    """Yield what a run takes, and again with each look at it, the replay first.
 
     Each is done in a process of its own, so that none has memory that another one took.
+
+    Args:
+        folder: For the run.
+        n_children: Of the run.
+        per_generation: Children of a generation.
+        has_looks: Whether the run is looked at and replayed.
     """
     run, generations = folder / "run", max(1, n_children // per_generation)
-    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
-        found = processes.submit(measure, run, folder, generations, per_generation).result()
-        report(found)
-        again = processes.submit(measure, run, folder, generations, per_generation, True).result()
+    print(f"{n_children:,} children are born", file=sys.stderr)
+    found = in_a_process(run, folder, generations, per_generation)
+    report(found)
+    yield found
+    if not has_looks:
+        return
+    print(f"{n_children:,} children are replayed", file=sys.stderr)
+    again = in_a_process(run, folder, generations, per_generation, True)
     found["again"] = {"cpu_s": again["cpu_ms"] * n_children / 1e3, "peak_mb": again["peak_mb"]}
+    yield told(found, "again")
     for name, arguments in COMMANDS.items():
+        print(f"{n_children:,} children are looked at: {name}", file=sys.stderr)
         found[name] = look([*arguments, str(run)])
-    for name in ("again", *COMMANDS):
-        print(f"{name}: {found[name]['cpu_s']:.1f} s CPU, {found[name]['peak_mb']:.0f} MB")
+        yield told(found, name)
+
+
+def in_a_process(*arguments: Any) -> Figures:
+    """Return what ``measure`` returns in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        return processes.submit(measure, *arguments).result()
+
+
+def told(found: Figures, name: str) -> Figures:
+    """Print what a look at a run takes, and return all figures."""
+    cpu_s, peak_mb = found[name]["cpu_s"], found[name]["peak_mb"]
+    print(f"{name}: {cpu_s:.1f} s CPU, {peak_mb:.0f} MB", flush=True)
     return found
 
 
@@ -115,7 +147,7 @@ def report(found: Figures) -> None:
     print("\nCPU ms per child by stage")
     for name, milliseconds in found["stages_ms"].items():
         note = " (not counted)" if name in NOT_PER_CHILD else ""
-        print(f"  {name:<36} {milliseconds:.4f}{note}")
+        print(f"  {name:<36} {milliseconds:.4f}{note}", flush=True)
 
 
 def table(runs: Sequence[Figures]) -> str:
@@ -134,13 +166,22 @@ def table(runs: Sequence[Figures]) -> str:
             f"| {first[3]:.0f} MB | {last[3]:.0f} MB | {found['peak_mb']:.0f} MB |"
         )
     names = {"again": "replaying it", **{name: f"`cultivar {name}`" for name in COMMANDS}}
+    looked_at = [found for found in runs if all(name in found for name in names)]
+    if not looked_at:
+        return "\n".join(lines) + "\n"
     lines += ["", f"| children | {' | '.join(names.values())} |", f"|{'---|' * (1 + len(names))}"]
-    for found in runs:
+    for found in looked_at:
         cells = [
             f"{found[name]['cpu_s']:.1f} s, {found[name]['peak_mb']:,.0f} MB" for name in names
         ]
         lines.append(f"| {found['children']:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def keep(runs: Sequence[Figures], path: Path | None) -> None:
+    """Write all figures so far, where a file is asked for."""
+    if path is not None:
+        path.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
 
 
 def profile(n_children: int, per_generation: int) -> None:
@@ -156,6 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--children", type=int, nargs="+", default=[10_000], help="of each run")
     parser.add_argument("--per-generation", type=int, default=1_000, help="children of each")
+    parser.add_argument("--no-looks", action="store_true", help="do not look at runs, nor replay")
     parser.add_argument("--births", action="store_true", help="measure real births, too")
     parser.add_argument("--profile", action="store_true", help="show the functions that cost most")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
@@ -167,7 +209,12 @@ def main() -> None:
     runs = []
     for n_children in arguments.children:
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(measure_all(Path(folder), n_children, arguments.per_generation))
+            steps = measure_all(
+                Path(folder), n_children, arguments.per_generation, not arguments.no_looks
+            )
+            for found in steps:  # so that what was measured is kept, should a later step fail
+                keep([*runs, found], arguments.json)
+            runs.append(found)
     if arguments.births:
         with tempfile.TemporaryDirectory() as folder:
             birth_ms = 1e3 * birth_seconds(Path(folder))
@@ -175,8 +222,6 @@ def main() -> None:
             f"\na real birth takes {birth_ms:.1f} ms CPU, as much as the driver spends on "
             f"{birth_ms / runs[-1]['cpu_ms']:.0f} children"
         )
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
     if arguments.page:
         write_between("results.md", "driver", "scripts/benchmark_scale.py", table(runs))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pages import write_between
-from scaling.phases import PhaseClock
+from scaling.phases import GENERATIONS, PhaseClock
 from threadpoolctl import threadpool_limits
 
 from engine.config import RunConfig
@@ -82,7 +82,8 @@ def in_turn(config: RunConfig, workers: Sequence[int], rounds: int) -> dict[int,
             for n in workers if number % 2 == 0 else reversed(workers):
                 figures = processes.submit(measure, config, n).result()
                 found[n].append(figures)
-                print(f"round {number + 1}, {n} workers: {figures['in_flight_s']:.2f} s")
+                took = f"{figures['in_flight_s']:.2f} s with batches in flight"
+                print(f"round {number + 1}, {n} worker{'s' * (n > 1)}: {took}", flush=True)
     digests = {figures["digest"] for all_rounds in found.values() for figures in all_rounds}
     if len(digests) > 1:
         raise SystemExit("runs with different numbers of workers came to different bytes")
@@ -109,8 +110,10 @@ def table(found: Mapping[int, Sequence[Figures]]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
 
     for kind in found[base][0]["phases"]:
-        row(f"{kind}, s", lambda each, n, k=kind: each["phases"][k]["wall_s"], "{:.2f}", True)
+        name = "breeding tasks (generations)" if kind == GENERATIONS else kind
+        row(f"{name}, s", lambda each, n, k=kind: each["phases"][k]["wall_s"], "{:.2f}", True)
     row("**with batches in flight, s**", lambda each, n: each["in_flight_s"], "{:.2f}", True)
+    row("breeding, with the driver alone between generations, s", _breeding_s, "{:.2f}", True)
     row("CPU of the workers, s", lambda each, n: each["task_cpu_s"], "{:.2f}", True)
     row(
         "efficiency: that CPU by workers and time",
@@ -126,6 +129,10 @@ def table(found: Mapping[int, Sequence[Figures]]) -> str:
         False,
     )
     return "\n".join(lines) + "\n"
+
+
+def _breeding_s(figures: Figures, _: int) -> float:
+    return float(figures["breeding_s"])
 
 
 def _median(values: Sequence[float]) -> float:
@@ -149,6 +156,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the table to docs/results.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        print("training the teachers", flush=True)
         files = train_teachers(arguments.preset, arguments.settings, Path(folder, "teachers"))
         teachers = f"teachers.files={json.dumps(files)}"
         config = load_config(arguments.preset, [*arguments.settings, teachers])

@@ -146,16 +146,32 @@ class StandIn:
 
 
 class Meter(SilentProgress):
-    """Notes CPU seconds, wall seconds and memory at the start of every generation."""
+    """Notes CPU seconds, wall seconds and memory at the start of every generation.
 
-    def __init__(self, clock: StageClock) -> None:
+    About ten times in a run it tells how far that is.
+
+    Args:
+        clock: Of this process.
+        generations: Of the whole run.
+    """
+
+    def __init__(self, clock: StageClock, generations: int) -> None:
         self.marks: list[tuple[float, float, float]] = []
         self._clock = clock
+        self._generations = generations
 
     def phase(self, name: str, total: int | None = None) -> None:
         """Take a reading between two generations."""
         if name in ("breeding", "champion"):
             self.marks.append((self._clock.driver(), time.perf_counter(), memory_mb()))
+            done, tenth = len(self.marks) - 1, max(1, self._generations // 10)
+            if done and done % tenth == 0:
+                elapsed = self.marks[-1][1] - self.marks[0][1]
+                print(
+                    f"  generation {done:,} of {self._generations:,}: {elapsed:.0f} s, "
+                    f"{self.marks[-1][2]:.0f} MB",
+                    file=sys.stderr,
+                )
 
 
 def memory_mb() -> float:
@@ -188,7 +204,7 @@ def measure(
     config = make_config(inputs, generations, per_generation)
     clock = StageClock()
     disk = DiskClock(clock)
-    meter = Meter(clock)
+    meter = Meter(clock, generations)
     with ExitStack() as stack:
         stack.callback(gc.set_threshold, *gc.get_threshold())
         gc.set_threshold(GARBAGE_AFTER)  # as the command does

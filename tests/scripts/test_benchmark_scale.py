@@ -86,3 +86,27 @@ def test_the_command_prints_and_writes_its_figures(tmp_path, monkeypatch, capsys
     assert found["children"] == 20
     table = benchmark_scale.table([found])
     assert [line[:5] for line in table.splitlines() if line.startswith("| 20")] == ["| 20 "] * 2
+
+
+def test_a_run_that_is_not_looked_at_has_no_row_of_looks(tmp_path, monkeypatch, capsys) -> None:
+    figures = tmp_path / "figures"
+    arguments = ["--children", "10", "--per-generation", "10", "--no-looks", "--json", str(figures)]
+    monkeypatch.setattr("sys.argv", ["benchmark_scale.py", *arguments])
+    benchmark_scale.main()
+    assert "status: " not in capsys.readouterr().out
+    (found,) = json.loads(figures.read_text())
+    assert not {"again", "status", "leaderboard"} & set(found)
+    assert "replaying" not in benchmark_scale.table([found])
+
+
+def test_a_look_that_fails_says_why(tmp_path) -> None:
+    with pytest.raises(SystemExit, match=r"status .*nowhere ended with "):
+        benchmark_scale.look(["status", str(tmp_path / "nowhere")])
+
+
+def test_how_far_a_run_is_is_told(tmp_path, capsys) -> None:
+    driver.measure(tmp_path / "run", tmp_path, 2, 5)
+    assert [line.split(":")[0].strip() for line in capsys.readouterr().err.splitlines()] == [
+        "generation 1 of 2",
+        "generation 2 of 2",
+    ]

@@ -21,6 +21,7 @@ def figures(in_flight: float, cpu: float, alone: float) -> dict:
         "in_flight_s": in_flight,
         "task_cpu_s": cpu,
         "alone_s": alone,
+        "breeding_s": in_flight + alone,
         "n_generations": 4,
     }
 
@@ -34,6 +35,10 @@ def test_the_table_tells_ratios_of_rounds_and_shares_of_time() -> None:
     rows = {line.split(" | ", 1)[0].strip("| *"): line.split(" | ", 1)[1] for line in lines}
     # 10 / 5, 12 / 8 and 11 / 5
     assert rows["with batches in flight, s"] == "11.00 | 5.00 | 2.00x (1.50 to 2.20) |"
+    assert rows["breeding tasks (generations), s"] == rows["with batches in flight, s"]
+    # 10.4 / 5.2, 12.4 / 8.2 and 11.4 / 5.2
+    whole = rows["breeding, with the driver alone between generations, s"]
+    assert whole == "11.40 | 5.20 | 2.00x (1.51 to 2.19) |"
     # 9 / 11 with one worker; 9 / (2 * 5) with two
     assert rows["efficiency: that CPU by workers and time"].startswith("82 % | 90 % |")
     assert rows["driver alone, ms per generation"].startswith("100 | 50 |")
