@@ -4,16 +4,19 @@
 
 makes a head without CPUs and two workers with one each, joins them to a Ray cluster that asks for a
 token, carries out the command on the head and takes everything down again. Without a command it
-opens a shell there. Every host has an address, a name, processes, shared memory and a disk of its
-own; the disk is mounted at the same place everywhere and is where home and temporary files go. The
-rest of the file system is that of this machine, as if the same things were installed everywhere.
+opens a shell there. What it is doing is told on stderr.
+
+Every host has an address, a name, processes, shared memory and a disk of its own; the disk is
+mounted at the same place everywhere and is where home and temporary files go. The rest of the file
+system is that of this machine, as if the same things were installed everywhere.
 
 The bridge between the hosts leads nowhere else. None of the namespaces has a name, so any number of
 clusters may run at once, and they vanish with the last of their processes. Those are killed by the
 kernel when this program ends, however it ends; after SIGKILL, a folder in /tmp is left.
 
 Needs root and the programs ip (iproute2), nsenter, setpriv and unshare (util-linux). Where these
-are missing or may not do what they are for, it says so and exits with 77.
+are missing or may not do what they are for, it says so and exits with 77; where Ray does not start,
+with 1.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,6 +44,11 @@ PORT = 6379
 PROGRAMS = ("ip", "nsenter", "setpriv", "unshare")
 NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid")
 OBJECT_STORE_BYTES = 100 * 2**20
+# Seconds that Ray gives a node to start, and that we give Ray. By itself it gives 30, which are too
+# few for several nodes on a busy machine.
+NODE_START_S = 120
+RAY_START_S = 300
+LONGEST_REASON = 1000  # characters
 # The first process of a host. It tells its id as the rest of the machine knows it, which is what
 # /proc still says, and collects the orphans that daemons leave by ignoring their ends.
 BOOT = """
@@ -58,6 +68,10 @@ exec env --ignore-signal=CHLD sleep infinity >&-
 
 class NotPermittedError(Exception):
     """This machine does not let us make hosts."""
+
+
+class RayStartError(Exception):
+    """Ray did not start on a host."""
 
 
 class Hosts:
@@ -167,26 +181,30 @@ class Hosts:
         Raises:
             RuntimeError: It failed.
         """
-        process = self.start(
-            name,
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        said, _ = process.communicate(timeout=timeout_s)
-        if process.returncode != 0:
+        code, said = self._run(name, command, timeout_s)
+        if code != 0:
             raise RuntimeError(f"{' '.join(map(str, command))} on {name}: {said}")
         return said
 
     def start_ray(self, name: str, n_cpus: int, options: Sequence[str] = ()) -> None:
-        """Start a Ray node on a host; the host that is called ``head`` has to be the first."""
+        """Start a Ray node on a host; the host that is called ``head`` has to be the first.
+
+        Raises:
+            RayStartError: It did not start; with what Ray said last.
+        """
         address = f"{self.address(HEAD)}:{PORT}"
         role = ["--head", f"--port={PORT}"] if name == HEAD else [f"--address={address}"]
         own = ["--node-ip-address", self.address(name), "--num-cpus", str(n_cpus)]
         memory = f"--object-store-memory={OBJECT_STORE_BYTES}"
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start"]
-        self.run(name, [*ray, *role, *own, memory, "--disable-usage-stats", *options])
+        try:
+            code, said = self._run(
+                name, [*ray, *role, *own, memory, "--disable-usage-stats", *options], RAY_START_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RayStartError(f"Ray did not start on {name} within {RAY_START_S} s") from error
+        if code != 0:
+            raise RayStartError(f"Ray did not start on {name}: {_reason(said)}")
 
     def is_on(self, name: str) -> bool:
         """Return whether a host was booted and not switched off since."""
@@ -206,6 +224,18 @@ class Hosts:
         self._kill(name)
         with contextlib.suppress(NotPermittedError):  # it vanishes with the host, sooner or later
             self._ip(self._switch, f"link del port{self._numbers[name]}")
+
+    def _run(self, name: str, command: Sequence[str | Path], timeout_s: float) -> tuple[int, str]:
+        """Carry out a command on a host; return its exit code and what it printed."""
+        process = self.start(
+            name,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        said, _ = process.communicate(timeout=timeout_s)
+        return process.returncode, said
 
     def _boot(self, name: str) -> int:
         """Start the first process of a host, and return its id."""
@@ -260,8 +290,15 @@ class Hosts:
             "RAY_TMPDIR": str(self.disk),
             "RAY_AUTH_MODE": "token",  # which lies in ~/.ray/auth_token
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": str(NODE_START_S),
             **self.environment,
         }
+
+
+def _reason(said: str) -> str:
+    """Return why a command of Ray's failed: its last error, in one line, of all that it printed."""
+    *_, error = re.split(r"^(?=[\w.]*(?:Error|Exception): )", said, flags=re.MULTILINE)
+    return " ".join(error.split())[-LONGEST_REASON:] or "it printed nothing"
 
 
 @contextlib.contextmanager
@@ -270,6 +307,7 @@ def cluster(n_workers: int = 2, head_options: Sequence[str] = ()) -> Iterator[Ho
 
     Raises:
         NotPermittedError: This machine does not let us make hosts.
+        RayStartError: Ray did not start on one of them.
     """
     with Hosts() as hosts:
         hosts.boot(HEAD)
@@ -292,15 +330,26 @@ def main() -> int:
     if arguments.system_config:
         options.append(f"--system-config={json.dumps(arguments.system_config)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: everything is taken down
+    command = arguments.command or ["sh"]
+
+    def tell(text: str) -> None:
+        print(f"{parser.prog}: {text}", file=sys.stderr, flush=True)
+
     try:
+        n_hosts = 1 + arguments.workers
+        tell(f"making {n_hosts} hosts with a Ray node on each, which takes some {5 * n_hosts} s")
         with cluster(arguments.workers, options) as hosts:
-            process = hosts.start(HEAD, arguments.command or ["sh"])
+            tell(f"they are up, and the head carries out: {shlex.join(command)}")
+            process = hosts.start(HEAD, command)
             while True:
                 with contextlib.suppress(KeyboardInterrupt):  # the command has got it, too
                     return process.wait()
     except NotPermittedError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        tell(str(error))
         return NOT_PERMITTED
+    except RayStartError as error:
+        tell(str(error))
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -150,7 +151,11 @@ class Cluster:
         self._head_options = ["--include-dashboard=false", f"--system-config={system_config}"]
 
     def start(self, *names: str) -> None:
-        """Make nodes of hosts that may be off, cut off, or left by Ray; those that are stay so."""
+        """Make nodes of hosts that may be off, cut off, or left by Ray; those that are stay so.
+
+        Raises:
+            RayStartError: Ray did not start on one of them.
+        """
         for name in names:
             if not self.hosts.is_on(name):
                 self.hosts.boot(name)
@@ -159,7 +164,8 @@ class Cluster:
         if HEAD in missing:
             missing.remove(HEAD)
             self.hosts.start_ray(HEAD, 0, self._head_options)
-        with ThreadPoolExecutor() as pool:
+        # More at once would wait for each other, and Ray waits for each only so long.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda name: self.hosts.start_ray(name, int(name in WORKERS)), missing))
 
     def raylet(self, name: str) -> int | None:

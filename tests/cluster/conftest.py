@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(Path(__file__).parent)]
 
-from cluster_hosts import HEAD, Hosts, NotPermittedError  # noqa: E402
+from cluster_hosts import HEAD, Hosts, NotPermittedError, RayStartError  # noqa: E402
 from cluster_runs import (  # noqa: E402
     BIRTH_S,
     DRIVER,
@@ -50,7 +50,10 @@ def shared_cluster(system_config: str) -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Cluster:
     """Return the cluster, all of whose nodes are there again, whatever happened to them."""
-    shared_cluster.start(HEAD, DRIVER, *WORKERS)
+    try:
+        shared_cluster.start(HEAD, DRIVER, *WORKERS)
+    except RayStartError as error:
+        pytest.fail(str(error), pytrace=False)
     return shared_cluster
 
 

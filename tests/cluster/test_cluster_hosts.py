@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import cluster_hosts
 import pytest
-from cluster_hosts import NOT_PERMITTED, Hosts, NotPermittedError
+from cluster_hosts import HEAD, NOT_PERMITTED, Hosts, NotPermittedError, main
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cluster_hosts.py"
 # Makes two hosts, tells the folder and the ids of their first processes, and waits.
@@ -134,9 +135,28 @@ def test_a_machine_that_lacks_a_program_is_told_so(tmp_path) -> None:
     )
     assert done.returncode == NOT_PERMITTED
     assert re.fullmatch(
+        r"cluster_hosts.py: making 3 hosts .*\n"
         r"cluster_hosts.py: hosts are made by ip, nsenter, setpriv, unshare, not found here\n",
         done.stderr,
     )
+
+
+@pytest.mark.cluster
+def test_a_ray_that_does_not_start_is_a_sentence(hosts, monkeypatch, capsys) -> None:
+    def start_wrongly(n_workers, options):
+        hosts.boot(HEAD)
+        hosts.start_ray(HEAD, 0, ["--system-config=none"])
+
+    monkeypatch.setattr(cluster_hosts, "cluster", start_wrongly)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "true"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main() == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    making, why = capsys.readouterr().err.splitlines()
+    assert "making 3 hosts" in making
+    assert re.match(r"\S+: Ray did not start on head: .*--system-config", why), why
 
 
 @pytest.mark.cluster
