@@ -106,7 +106,8 @@ class Batch(Generic[PlanT]):
         plans: The plans.
         genomes: Genomes by id.
         attempts: How often the batch was dispatched and failed; the fault may be its own.
-        losses: How often the machine under it was lost; never its own fault.
+        losses: How often the machine under it was lost, or was none that may be used; never its
+            own fault.
         copies: How often it was started beside itself, because it took so long.
         held: While the plan to blame for a failure is searched for: the others that it may be,
             held back until this batch has an outcome. See ``isolation``.

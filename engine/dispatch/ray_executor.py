@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
-import pickle
 import socket
 import threading
 import time
@@ -33,6 +32,7 @@ from engine.dispatch.speculation import Flight
 from engine.dispatch.stall import StallWatch
 from engine.errors import DispatchError
 from populations.genome import Genome
+from populations.reasons import shortened, told
 
 NODE_LABEL = "ray.io/node-id"
 POLL_S = 0.25
@@ -40,7 +40,12 @@ POLL_S = 0.25
 # their order, so that one may have waited for another first.
 DRIVER_PATIENCE = 2.5
 
-LOST = (exceptions.NodeDiedError, exceptions.ObjectLostError, exceptions.TaskCancelledError)
+LOST = (
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.TaskCancelledError,
+    exceptions.LocalRayletDiedError,
+)
 CRASHED = (
     exceptions.WorkerCrashedError,
     exceptions.OutOfMemoryError,
@@ -49,8 +54,6 @@ CRASHED = (
 )
 # Ray moves objects to the disk where memory is short, so that the disk is full as well.
 FULL = (exceptions.OutOfDiskError, exceptions.ObjectStoreFullError)
-# What pickling raises for, say, a plug-in that keeps a lock or an open file.
-UNSENDABLE = (TypeError, AttributeError, ValueError, pickle.PicklingError)
 
 
 class RayExecutor:
@@ -78,6 +81,7 @@ class RayExecutor:
         self._context: tuple[object, ray.ObjectRef[Any]] | None = None
         self._roster = roster or Roster(working_nodes)
         self._n_late = 0
+        self._answered: dict[str, float] = {}  # when nodes answered last
         self._durations: Mapping[str, Sequence[float]] = {}  # seconds per plan, by phase
         task = ray.remote(num_cpus=1, max_retries=0)(warm_up)
         self._warm_up = [task.remote(tuple(preload)) for _ in range(self.n_workers)]
@@ -106,49 +110,46 @@ class RayExecutor:
             self._limits.speculation,
             self._durations,
             hard_limit_s(self._limits.task_timeout_s),
+            self._answered,
         )
         watch = StallWatch(self._limits.stall_timeout_s, self._tell)
         while flight or (queue and not stop.is_set()):
-            while queue and self._has_room(flight) and not stop.is_set():
-                batch = queue.popleft()
-                try:
-                    flight.add(self._dispatch(shared, batch), batch)
-                except UNSENDABLE as error:
-                    again, results = self._after_refusal(batch, error)
-                    queue.extendleft(reversed(again))
-                    if results:
-                        yield results
-            self._n_late += flight.look_for_late()
+            arrived = self._send(shared, queue, flight, stop)
             if not stop.is_set():  # also with a queue: all that is in flight may be late
-                self._copy_late(shared, flight)
-            again, results = self._give_up_overdue(flight)
-            queue.extendleft(reversed(again))
-            if results:
-                yield results
-            waiting = flight.references()
-            if not waiting:
-                if queue and self._roster.is_shut:
-                    time.sleep(POLL_S)
-                    watch.look([], len(queue), ray.nodes)
-                continue  # all of it was refused or given up, or no node may be used yet
-            if not ray.wait(waiting, num_returns=1, timeout=POLL_S)[0]:
-                watch.look(flight.waiting(), len(queue), ray.nodes)
-                continue
-            arrived: list[ResultT] = []
-            for reference in ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]:
-                if reference not in flight:
-                    continue  # its twin was faster
-                again, results = self._collect(reference, flight)
-                queue.extendleft(reversed(again))
-                arrived += results
+                arrived += self._copy_late(shared, queue, flight)
+            arrived += self._give_up_overdue(flight, queue)
+            arrived += self._receive(flight, queue, 0 if arrived else POLL_S)
             if arrived:
                 yield arrived  # together: whoever keeps results waits for a disk each time
-            watch.progress()  # at the end: what the driver does with results is no stall
+                watch.progress()  # after it: what the driver does with results is no stall
+            else:
+                watch.look(flight.waiting, len(queue), ray.nodes)
 
         self._durations = flight.durations()
 
+    def _send(
+        self,
+        shared: ray.ObjectRef[Any],
+        queue: deque[Batch[PlanT]],
+        flight: Flight[PlanT, ray.ObjectRef[Any]],
+        stop: threading.Event,
+    ) -> list[Any]:
+        """Dispatch what there is room for, and return the results of what cannot be sent."""
+        found: list[Any] = []
+        while queue and not stop.is_set() and self._has_room(flight):
+            batch = queue.popleft()
+            try:
+                packed = pack(batch)
+            except Exception as error:  # noqa: BLE001  # pickling runs code of the user's own
+                found += self._refuse(batch, error, queue)
+            else:
+                flight.add(self._dispatch(shared, packed), batch)
+        self._n_late += flight.look_for_late()
+        return found
+
     def _has_room(self, flight: Flight[PlanT, ray.ObjectRef[Any]]) -> bool:
-        return not self._roster.is_shut and flight.has_room(self.n_workers)
+        """Return whether to dispatch another batch; never while there is no node for it."""
+        return self._roster.slots > 0 and flight.has_room(self.n_workers)
 
     def _share(self, context: object) -> ray.ObjectRef[Any]:
         """Put the context into the object store, once per run."""
@@ -160,9 +161,9 @@ class RayExecutor:
         return self._context[1]
 
     def _dispatch(
-        self, shared: ray.ObjectRef[Any], batch: Batch[PlanT], node: str | None = None
+        self, shared: ray.ObjectRef[Any], packed: bytes, node: str | None = None
     ) -> ray.ObjectRef[Any]:
-        """Hand a batch to Ray, if need be with a node that it should rather run on."""
+        """Hand a packed batch to Ray, if need be with a node that it should rather run on."""
         options: dict[str, Any] = {}
         if self._n_late:
             # Tasks that ask for the same may queue behind what Ray asked of a lost machine.
@@ -173,7 +174,7 @@ class RayExecutor:
         if node is not None:
             options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
         task = self._task.options(**options) if options else self._task
-        arguments = (shared, pack(batch), self._limits.task_timeout_s)
+        arguments = (shared, packed, self._limits.task_timeout_s)
         try:
             reference: ray.ObjectRef[Any] = task.remote(*arguments)
         except FULL as error:
@@ -181,67 +182,121 @@ class RayExecutor:
         return reference
 
     def _copy_late(
-        self, shared: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
-    ) -> None:
+        self,
+        shared: ray.ObjectRef[Any],
+        queue: deque[Batch[PlanT]],
+        flight: Flight[PlanT, ray.ObjectRef[Any]],
+    ) -> list[Any]:
         """Start once more what takes too long, as far as there are idle slots."""
-        while found := flight.to_copy(self.n_workers):
-            original, batch, node = found
-            flight.add_copy(self._dispatch(shared, batch, node), original, node)
+        found: list[Any] = []
+        while late := flight.to_copy(self._roster.slots):
+            original, batch, node = late
+            try:
+                packed = pack(batch)
+            except Exception as error:  # noqa: BLE001  # as above, though it was sent before
+                ray.cancel(original, force=True)
+                flight.failed(original)
+                found += self._refuse(batch, error, queue)
+            else:
+                flight.add_copy(self._dispatch(shared, packed, node), original, node)
+        return found
+
+    def _receive(
+        self,
+        flight: Flight[PlanT, ray.ObjectRef[Any]],
+        queue: deque[Batch[PlanT]],
+        timeout_s: float,
+    ) -> list[Any]:
+        """Wait for outcomes, and return the results of all that are there."""
+        waiting = flight.references()
+        if not waiting:
+            if queue and self._roster.slots == 0:
+                time.sleep(timeout_s)
+            return []
+        if not ray.wait(waiting, num_returns=1, timeout=timeout_s)[0]:
+            return []
+        ready = ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
+        ready_at = time.monotonic()
+        found: list[Any] = []
+        for reference in ready:
+            if reference in flight:  # or else its twin was faster
+                again, results = self._collect(reference, flight, ready_at)
+                queue.extendleft(reversed(again))
+                found += results
+        return found
 
     def _collect(
-        self, reference: ray.ObjectRef[Any], flight: Flight[PlanT, ray.ObjectRef[Any]]
+        self,
+        reference: ray.ObjectRef[Any],
+        flight: Flight[PlanT, ray.ObjectRef[Any]],
+        ready_at: float,
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
         """Return batches to dispatch next, and results to report."""
-        batch, sent_at = flight.batch(reference), flight.sent_at(reference)
-        attempts = self._limits.attempts
+        batch = flight.batch(reference)
         try:
             results, node, node_id = ray.get(reference)
         except FULL as error:  # before the next: it may be of both classes
             raise store_is_full("a node") from error
-        except LOST as error:
-            reason = f"{type(error).__name__}: the node was lost"
+        except exceptions.RayError as error:
+            is_strange = self._roster.is_strange(flight.sent_at(reference), ready_at)
+            decision = self._after_error(batch, error, is_strange)
+            return decision if flight.failed(reference) else ([], [])
+        if not self._roster.trusts(node_id):
+            reason = "the node may not be used"
             decision = after_loss(batch, reason, self._limits.loss_attempts)
-        except exceptions.RayTaskError as error:  # before the next: it may be of both classes
-            cause = error.cause if isinstance(error.cause, BaseException) else error
-            reason = str(cause).partition("\n")[0]  # Ray appends the worker's traceback
-            decision = after_failure(batch, f"{type(cause).__name__}: {reason}", attempts)
-        except CRASHED as error:
-            reason = f"{type(error).__name__}: the worker died"
-            decision = after_failure(batch, reason, attempts)
-        else:
-            if not self._roster.trusts(node_id):
-                return ([batch], []) if flight.failed(reference) else ([], [])
-            twin = flight.answered(reference, node_id)
-            if twin is not None:
-                ray.cancel(twin, force=True)
-            tries = 1 + batch.failures
-            told = [replace(result, node=node, attempts=tries) for result in results]
-            return after_success(batch), told
-        if self._roster.is_strange(sent_at):
-            decision = [batch], []  # the node may be to blame, which gets nothing from now on
-        return decision if flight.failed(reference) else ([], [])
+            return decision if flight.failed(reference) else ([], [])
+        twin = flight.answered(reference, node_id)
+        if twin is not None:
+            ray.cancel(twin, force=True)
+        tries = 1 + batch.failures
+        return after_success(batch), [replace(r, node=node, attempts=tries) for r in results]
 
-    def _after_refusal(
-        self, batch: Batch[PlanT], error: Exception
+    def _after_error(
+        self, batch: Batch[PlanT], error: exceptions.RayError, is_strange: bool
     ) -> tuple[list[Batch[PlanT]], list[Any]]:
-        """Decide what becomes of a batch that cannot be pickled; trying again would not help."""
-        return after_failure(batch, f"it cannot be sent to a worker: {error}", attempts=1)
+        """Decide what becomes of a batch that gave no results.
+
+        Args:
+            batch: The batch.
+            error: Why.
+            is_strange: Whether that may be the fault of a node which gets nothing from now on.
+        """
+        limits = self._limits
+        if isinstance(error, LOST):
+            reason = f"{type(error).__name__}: the node was lost"
+            return after_loss(batch, reason, limits.loss_attempts)
+        if is_strange and batch.losses + 1 < limits.loss_attempts:
+            return [replace(batch, losses=batch.losses + 1)], []  # but not without end
+        if isinstance(error, CRASHED) and not isinstance(error, exceptions.RayTaskError):
+            reason = f"{type(error).__name__}: the worker died"
+        else:
+            reason = reason_of(error)
+        return after_failure(batch, reason, limits.attempts)
+
+    def _refuse(
+        self, batch: Batch[PlanT], error: Exception, queue: deque[Batch[PlanT]]
+    ) -> list[Any]:
+        """Queue the parts of a batch that cannot be pickled; trying again would not help."""
+        reason = f"it cannot be sent to a worker: {told(error)}"
+        again, results = after_failure(batch, reason, attempts=1)
+        queue.extendleft(reversed(again))
+        return results
 
     def _give_up_overdue(
-        self, flight: Flight[PlanT, ray.ObjectRef[Any]]
-    ) -> tuple[list[Batch[PlanT]], list[Any]]:
+        self, flight: Flight[PlanT, ray.ObjectRef[Any]], queue: deque[Batch[PlanT]]
+    ) -> list[Any]:
         """Cancel batches whose own worker did not end them, without waiting for a reply."""
-        again, results = [], []
+        found: list[Any] = []
         limit_s = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
-        for reference in flight.overdue(limit_s, self.n_workers):
+        for reference in flight.overdue(limit_s, self._roster.slots):
             batch = flight.batch(reference)
             ray.cancel(reference, force=True)
             if flight.failed(reference):
                 reason = f"no answer within {limit_s:g} s"
-                batches, lost = after_silence(batch, reason, self._limits.loss_attempts)
-                again += batches
-                results += lost
-        return again, results
+                again, results = after_silence(batch, reason, self._limits.loss_attempts)
+                queue.extendleft(reversed(again))
+                found += results
+        return found
 
     def close(self) -> None:
         """Drop what this executor holds in the object store; the session is closed elsewhere."""
@@ -259,6 +314,17 @@ def store_is_full(machine: str) -> DispatchError:
         "to; free space in Ray's temporary folder there, or start Ray with a larger "
         "--object-store-memory; what was finished is recorded: go on with 'cultivar resume'"
     )
+
+
+def reason_of(error: exceptions.RayError) -> str:
+    """Return class and first line of what a task raised: Ray appends the worker's traceback."""
+    cause = getattr(error, "cause", None)
+    known = cause if isinstance(cause, BaseException) else error
+    try:
+        text = str(known).partition("\n")[0]
+    except Exception:  # noqa: BLE001  # an error of the user's own may be unable to say what it is
+        text = ""
+    return shortened(f"{type(known).__name__}: {text}")
 
 
 def warm_up(modules: Sequence[str]) -> None:
@@ -288,12 +354,16 @@ def run_batch(
 
     Raises:
         BatchTimeoutError: The batch took longer than ``timeout_s``.
+        RuntimeError: The work raised KeyboardInterrupt.
     """
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
         with deadline(timeout_s), threadpool_limits(1):
             plans, genomes = unpack(packed)
             return context.work(plans, genomes), node_name(), node_id()
+    except KeyboardInterrupt:
+        # Ray would take it for a task that was cancelled, which we only do by force.
+        raise RuntimeError("the work raised KeyboardInterrupt") from None
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -302,7 +372,7 @@ def pack(batch: Batch[Any]) -> bytes:
     """Return plans and genomes of a batch as they travel to a worker.
 
     Raises:
-        Exception: One of ``UNSENDABLE``: a plan cannot be pickled.
+        Exception: A plan cannot be pickled, as with a plug-in that keeps a lock or an open file.
     """
     contents = (batch.plans, dict(batch.genomes))
     packed: bytes = cloudpickle.dumps(contents)  # type: ignore[no-untyped-call]  # nor here

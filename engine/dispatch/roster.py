@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 LOOK_EVERY_S = 2.0
+# Nodes that have left and whose answers may still be on their way.
+GONE_KEPT = 256
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ class Roster:
         self._ask = ask
         self._tell = tell
         self._clock = clock
-        self._trusted = {node.id for node in trusted}  # those that have left may still answer
+        self._trusted = {node.id: True for node in trusted}  # in order; some may have left
         self._asked: dict[str, Question] = {}
-        self._refused: set[str] = set()
+        self._noticed_at: dict[str, float] = {}  # of the present nodes that are barred
         self._present: dict[str, Node] = {}
-        self._looked_at = self._noticed_at = -float("inf")
+        self._looked_at = -float("inf")
 
     @property
     def slots(self) -> int:
@@ -83,46 +85,55 @@ class Roster:
     def barred(self) -> frozenset[str]:
         """Ids of the present nodes that nothing may be sent to."""
         self._look_again()
-        return frozenset(self._present.keys() - self._trusted)
-
-    @property
-    def is_shut(self) -> bool:
-        """Whether there are nodes, and none of them may be used."""
-        return bool(self.barred) and self.slots == 0
+        return frozenset(self._present.keys() - self._trusted.keys())
 
     def trusts(self, node: str) -> bool:
         """Return whether results from a node may be used."""
-        if node not in self._trusted:
-            self.look()
-        return node in self._trusted or self._ask is None
+        if self._ask is None:
+            return True
+        if node not in self._trusted and node not in self._present:
+            self.look()  # so that the next batch keeps away from it
+        return node in self._trusted
 
-    def is_strange(self, sent_at: float) -> bool:
-        """Return whether a dispatch may have run on a node that nobody knew of when it was sent.
+    def is_strange(self, sent_at: float, failed_at: float) -> bool:
+        """Return whether a dispatch may have failed on a node that nobody knew when it was sent.
+
+        Only nodes that are barred are meant: one that may be used is not to blame.
 
         Args:
             sent_at: When, on the clock of the roster.
+            failed_at: When its failure was seen; the nodes are read again if that is newer.
         """
-        if self._ask is not None:
+        if self._ask is None:
+            return False
+        if self._looked_at < failed_at:
             self.look()
-        return sent_at <= self._noticed_at
+        return any(sent_at <= at for at in self._noticed_at.values())
 
     def look(self) -> None:
         """Read the nodes again: ask those that are new, and hear what others have answered."""
         self._looked_at = self._clock()
         self._present = {node.id: node for node in self._nodes()}
+        self._forget()
         for node in self._present.values():
-            if node.id in self._trusted or node.id in self._refused:
+            if node.id in self._trusted:
                 continue
             if self._ask is None:
-                self._trusted.add(node.id)
+                self._trusted[node.id] = True
                 continue
-            if node.id not in self._asked:
+            if node.id not in self._noticed_at:
                 self._asked[node.id] = self._ask(node)
-                self._noticed_at = self._clock()
-            self._hear(node)
-        for gone in self._asked.keys() - self._present.keys():
-            del self._asked[gone]
-        self._refused &= self._present.keys()
+                self._noticed_at[node.id] = self._clock()
+            if node.id in self._asked:
+                self._hear(node)
+
+    def _forget(self) -> None:
+        """Forget nodes that have left: a run may see thousands."""
+        for gone in self._noticed_at.keys() - self._present.keys():
+            del self._noticed_at[gone]
+            self._asked.pop(gone, None)
+        for gone in [node for node in self._trusted if node not in self._present][:-GONE_KEPT]:
+            del self._trusted[gone]
 
     def _hear(self, node: Node) -> None:
         """Decide about a node if it has answered."""
@@ -131,10 +142,10 @@ class Roster:
             return
         del self._asked[node.id]
         if problem:
-            self._refused.add(node.id)
             self._tell(f"no work is sent to node {node.name}, which {problem}")
         else:
-            self._trusted.add(node.id)
+            del self._noticed_at[node.id]
+            self._trusted[node.id] = True
             self._tell(f"node {node.name} joins with {node.resources['CPU']:g} CPUs")
 
     def _look_again(self) -> None:

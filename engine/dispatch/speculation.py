@@ -65,6 +65,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         earlier: Seconds per plan that batches took in earlier flights, by phase. They tell what is
             usual until enough of a phase have finished in this one.
         at_most_s: Seconds after which a batch is late where nothing tells what is usual.
+        answered: When a node answered last, by node, in earlier flights too; kept up to date.
         clock: Seconds since any moment.
     """
 
@@ -73,6 +74,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         factor: float,
         earlier: Mapping[str, Sequence[float]] = MappingProxyType({}),
         at_most_s: float = math.inf,
+        answered: dict[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._factor = factor
@@ -81,7 +83,7 @@ class Flight(Generic[PlanT, ReferenceT]):
         self._clock = clock
         self._attempts: dict[ReferenceT, _Attempt[PlanT, ReferenceT]] = {}
         self._durations: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
-        self._answered: dict[str, float] = {}  # when a node answered last
+        self._answered = {} if answered is None else answered
         self._n_late = 0
         self._look_at = 0.0
 
@@ -224,7 +226,7 @@ class Flight(Generic[PlanT, ReferenceT]):
 
         What is in flight beyond the number of workers waits for the others, and where workers
         leave, that may be much: of each dispatch the time counts in which no more are ahead of it
-        than there are workers.
+        than there are workers. Without any it does not count at all.
 
         Args:
             limit_s: Seconds that a dispatch may take once it is its turn.
@@ -232,6 +234,8 @@ class Flight(Generic[PlanT, ReferenceT]):
         """
         now = self._clock()
         found = []
+        for attempt in islice(self._attempts.values(), n_workers, None):
+            attempt.due_from = None
         for reference, attempt in islice(self._attempts.items(), n_workers):
             if attempt.due_from is None:
                 attempt.due_from = now
@@ -245,7 +249,12 @@ class Flight(Generic[PlanT, ReferenceT]):
         return attempt
 
     def _good_node(self, since: float) -> str | None:
-        """Return a node that has answered since, with few copies, or None."""
+        """Return a node that has answered since, with few copies, or the last one that answered.
+
+        Left to itself, Ray would hand the copy to the silent node again, which has idle slots.
+        """
         busy = [attempt.node for attempt in self._attempts.values()]
         good = [(busy.count(node), -at, node) for node, at in self._answered.items() if at > since]
-        return min(good)[2] if good else None
+        if good:
+            return min(good)[2]
+        return max(self._answered, key=self._answered.__getitem__, default=None)

@@ -55,14 +55,14 @@ class StallWatch:
 
     def look(
         self,
-        waiting: Iterable[Waiting],
+        waiting: Callable[[], Iterable[Waiting]],
         n_queued: int,
         nodes: Callable[[], Sequence[Mapping[str, Any]]],
     ) -> None:
         """Tell what is waited for, if it is time to.
 
         Args:
-            waiting: Batches that are in flight.
+            waiting: Returns the batches that are in flight; only asked if it is time.
             n_queued: Batches that are not sent yet.
             nodes: Returns the nodes of the cluster as ``ray.nodes`` does; only asked if it is time.
         """
@@ -71,7 +71,7 @@ class StallWatch:
             return
         self._noted_at = now
         silent_s = now - self._progress_at
-        self._note(notice(list(waiting), n_queued, node_names(nodes()), now, silent_s))
+        self._note(notice(list(waiting()), n_queued, node_names(nodes()), now, silent_s))
 
 
 def notice(

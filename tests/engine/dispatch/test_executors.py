@@ -123,7 +123,7 @@ def test_every_plan_gets_one_result_that_does_not_depend_on_its_batch(
     assert sorted(results) == list(range(8))
     for index, result in results.items():
         assert_same_birth(result, clean[index])
-        assert result.attempts == 1
+        assert result.attempts in (1, 2)  # two if a second copy was started, on a busy machine
         assert result.node
         assert result.wall_s > 0
 

@@ -66,14 +66,13 @@ class Doubtful:
 
     slots: int = 2
     barred: frozenset[str] = frozenset()
-    is_shut: bool = False
     n_asked: int = 0
 
     def trusts(self, node: str) -> bool:
         self.n_asked += 1
         return self.n_asked > 1
 
-    def is_strange(self, sent_at: float) -> bool:
+    def is_strange(self, sent_at: float, failed_at: float) -> bool:
         self.n_asked += 1
         return self.n_asked == 1
 
@@ -96,6 +95,7 @@ def test_what_a_node_answers_that_is_not_trusted_is_done_again(
         index: clean[index].genome.id for index in range(4)
     }
     assert (len(results), roster.n_asked) == (4, 5)
+    assert sorted(result.attempts for result in results) == [1, 1, 1, 2]
 
 
 def test_a_failure_that_may_be_a_strangers_does_not_count(
@@ -107,4 +107,4 @@ def test_a_failure_that_may_be_a_strangers_does_not_count(
     roster = Doubtful()
     (result,) = carry_out([bad], context, roster)
     assert result.status == "failed"
-    assert roster.n_asked == 2
+    assert (roster.n_asked, result.attempts) == (2, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.dispatch.roster import LOOK_EVERY_S, Node, Roster
+from engine.dispatch.roster import GONE_KEPT, LOOK_EVERY_S, Node, Roster
 
 
 class Cluster:
@@ -51,7 +51,7 @@ def cluster() -> Cluster:
 
 def test_nodes_that_were_asked_before_are_not_asked_again(cluster) -> None:
     roster = cluster.roster("a")
-    assert (roster.slots, roster.barred, roster.is_shut) == (2, set(), False)
+    assert (roster.slots, roster.barred) == (2, set())
     assert roster.trusts("a")
     assert (cluster.asked, cluster.notes) == ([], [])
 
@@ -106,31 +106,67 @@ def test_failures_of_what_was_sent_before_a_node_was_noticed_may_be_its_own(clus
     roster = cluster.roster("a")
     assert roster.slots == 2
     sent_at = cluster.now
-    assert not roster.is_strange(sent_at)
+    assert not roster.is_strange(sent_at, cluster.now)
     cluster.now += 1
     cluster.add("b")
+    assert not roster.is_strange(sent_at, cluster.now - 1)  # nobody reads the nodes for old news
     cluster.now += 1
-    assert roster.is_strange(sent_at)
+    assert roster.is_strange(sent_at, cluster.now)
     cluster.now += 1
-    assert not roster.is_strange(cluster.now)  # sent while it was barred
+    assert not roster.is_strange(cluster.now, cluster.now)  # sent while it was barred
 
 
-def test_a_cluster_of_strangers_is_shut_and_an_empty_one_is_not(cluster) -> None:
-    roster = cluster.roster()
-    assert roster.is_shut
-    cluster.answers["a"] = ""
+@pytest.mark.parametrize("what", ["answers well", "leaves"])
+def test_a_node_that_may_be_used_or_has_left_is_not_blamed(cluster, what) -> None:
+    roster = cluster.roster("a")
+    sent_at = cluster.now
+    cluster.now += 1
+    cluster.add("b")
+    assert roster.is_strange(sent_at, cluster.now)
+    if what == "leaves":
+        del cluster.nodes["b"]
+    else:
+        cluster.answers["b"] = ""
+    cluster.now += 1
+    assert not roster.is_strange(sent_at, cluster.now)
+
+
+@pytest.mark.parametrize("answer", [None, "has torch 1.0 instead of 2.0"])
+def test_a_node_that_has_left_is_forgotten_and_asked_when_it_is_back(cluster, answer) -> None:
+    roster = cluster.roster("a")
+    if answer is not None:
+        cluster.answers["b"] = answer
+    for _ in range(2):
+        cluster.add("b")
+        cluster.now += LOOK_EVERY_S
+        assert roster.barred == {"b"}
+        del cluster.nodes["b"]
+        cluster.now += LOOK_EVERY_S
+        assert roster.barred == set()
+    assert cluster.asked == ["b", "b"]
+    assert len(cluster.notes) == (0 if answer is None else 2)
+
+
+def test_of_nodes_that_have_left_the_last_are_remembered(cluster) -> None:
+    roster = cluster.roster("a")
+    names = [f"n{number}" for number in range(GONE_KEPT + 10)]
+    for name in names:
+        cluster.answers[name] = ""
+        cluster.add(name)
+        cluster.now += LOOK_EVERY_S
+        assert roster.slots == 4
+        del cluster.nodes[name]
     cluster.now += LOOK_EVERY_S
-    assert not roster.is_shut
-    cluster.nodes.clear()
-    cluster.now += LOOK_EVERY_S
-    assert (roster.slots, roster.is_shut) == (0, False)  # what is sent waits, and is seen to wait
+    assert roster.slots == 2
+    assert [name for name in names if not roster.trusts(name)] == names[:10]
+    assert roster.trusts("a")
 
 
 def test_without_a_question_every_node_is_used(cluster) -> None:
     roster = cluster.roster(asks=False)
-    assert (roster.slots, roster.barred, roster.is_shut) == (2, set(), False)
+    assert (roster.slots, roster.barred) == (2, set())
     cluster.add("b")
     assert roster.trusts("b")
     assert roster.trusts("gone before anybody looked")
-    assert not roster.is_strange(cluster.now)
+    assert not roster.is_strange(0.0, cluster.now)
     assert (cluster.asked, cluster.notes) == ([], [])

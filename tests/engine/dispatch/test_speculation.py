@@ -85,7 +85,7 @@ def test_switched_off_nothing_is_late(clock) -> None:
     ],
 )
 def test_what_is_usual_before_enough_have_finished(clock, n_finished, earlier, limit) -> None:
-    flight: Flight = Flight(FACTOR, earlier, 700, clock)
+    flight: Flight = Flight(FACTOR, earlier, 700, clock=clock)
     for number in range(n_finished):
         flight.add(number, batch_of(2))
         clock.now += 20
@@ -118,7 +118,7 @@ def test_a_copy_prefers_a_node_that_has_answered_since_and_has_no_other_copy(clo
     flight.add("y", batch_of(2))
     clock.now += 100
     flight.look_for_late()
-    assert flight.to_copy(9)[2] is None  # node a answered, but before they began
+    assert flight.to_copy(9)[2] == "a"  # before they began, but no other node is known
     flight.add("b", batch_of(2))
     flight.answered("b", "b")
     clock.now += 1
@@ -130,6 +130,20 @@ def test_a_copy_prefers_a_node_that_has_answered_since_and_has_no_other_copy(clo
     flight.add_copy("x again", original, node)
     original, _, node = flight.to_copy(9)
     assert (original, node) == ("y", "b")
+
+
+def test_without_an_answer_in_this_flight_a_copy_goes_where_the_last_one_came_from(clock) -> None:
+    answered = {"silent": 50.0, "other": 60.0}
+    flight: Flight = Flight(FACTOR, {"children": [1, 1, 1]}, answered=answered, clock=clock)
+    flight.add("x", batch_of(1))
+    flight.add("y", batch_of(1))
+    clock.now += 100
+    assert flight.look_for_late() == 2
+    for name in "xy":
+        assert flight.to_copy(9)[::2] == (name, "other")
+        flight.add_copy(f"{name} again", name, "other")
+    flight.answered("x again", "other")
+    assert answered == {"silent": 50.0, "other": 200.0}
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3, 4])
@@ -236,3 +250,31 @@ def test_what_waits_for_others_is_not_overdue_though_workers_leave(clock) -> Non
     assert flight.overdue(10, 1) == []  # in flight for 36 s, but it was its turn only now
     clock.now += 11
     assert flight.overdue(10, 1) == ["e"]
+
+
+def test_without_workers_no_time_counts(clock) -> None:
+    flight: Flight = Flight(0, clock=clock)
+    flight.add("x", batch_of(1))
+    assert flight.overdue(10, 1) == []
+    clock.now += 9
+    assert flight.overdue(10, 0) == []
+    clock.now += 1000
+    assert flight.overdue(10, 1) == []  # from now on again
+    clock.now += 11
+    assert flight.overdue(10, 1) == ["x"]
+
+
+@pytest.mark.parametrize("end", ["answered", "failed"])
+def test_a_late_one_that_has_come_to_an_end_leaves_no_room_behind(clock, end) -> None:
+    flight = flight_with(clock, [20, 20, 20])
+    flight.add("late", batch_of(2))
+    clock.now += 1000
+    assert flight.look_for_late() == 1
+    if end == "answered":
+        flight.answered("late", "a")
+    else:
+        flight.failed("late")
+    for name in "xy":  # one worker, and one that waits
+        assert flight.has_room(1)
+        flight.add(name, batch_of(2))
+    assert not flight.has_room(1)

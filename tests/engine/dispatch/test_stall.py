@@ -48,7 +48,7 @@ def test_a_notice_comes_after_the_timeout_and_again_after_each() -> None:
     for second in range(1, 601):
         clock.now = 1000.0 + second
         before = len(notes)
-        watch.look([Waiting(1000.0)], 0, nodes)
+        watch.look(lambda: [Waiting(1000.0)], 0, nodes)
         told += [second] * (len(notes) - before)
     assert told == [120, 240, 360, 480, 600]
     assert asked == [1000.0 + second for second in told]
@@ -65,7 +65,7 @@ def test_a_result_starts_the_count_again() -> None:
         clock.now = 1000.0 + second
         watch.progress()
         clock.now += 99
-        watch.look([Waiting(1000.0)], 0, lambda: [])
+        watch.look(lambda: [Waiting(1000.0)], 0, lambda: [])
     assert notes == []
 
 
