@@ -105,10 +105,15 @@ class LeaderboardWriter:
             raise LeaderboardError(f"cannot write {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless, and a later append opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file, which is on the disk then; a later append opens it again.
+
+        Closing twice is harmless.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            with file:
+                file.flush()
+                os.fsync(file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -161,10 +166,13 @@ def load_leaderboard(
     Raises:
         LeaderboardError: A file is missing or is not a leaderboard of this schema version.
     """
-    files = dict.fromkeys(_file_of(Path(path)).resolve() for path in paths)
+    files: dict[Path, Path] = {}
+    for path in paths:  # read by the name given: the pipe of a shell has none when resolved
+        file = _file_of(Path(path))
+        files.setdefault(file.resolve(), file)
     if not files:
         raise LeaderboardError("name at least one run directory or leaderboard.csv")
-    return join_tables([_read(file, keep) for file in files])
+    return join_tables([_read(file, keep) for file in files.values()])
 
 
 def as_table(rows: Iterable[Row], columns: Columns) -> pd.DataFrame:

@@ -62,6 +62,10 @@ def test_a_leaderboard_is_replaced_in_the_same_order(tmp_path: Path, calls: Call
         writer.rewrite([])
     temporary = tmp_path / f".leaderboard.csv.{os.getpid()}.tmp"
     assert calls == [("fsync", temporary), ("replace", file), ("fsync", tmp_path)]
+    with LeaderboardWriter(file, Columns()) as writer:
+        writer.append([])
+        writer.append([])
+    assert calls[3:] == [("fsync", file)]  # once, at the end: the journal has all of it
 
 
 def test_a_journal_gets_its_name_once_and_then_costs_one_call_per_append(
