@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,6 +22,7 @@ from engine.progress import (
     Timing,
     describe_fitness,
 )
+from engine.unread import LastingStream
 
 
 class LiveProgress:
@@ -136,8 +137,9 @@ def make_progress(stream: TextIO, quiet: bool = False) -> Progress:
     """
     if quiet:
         return SilentProgress()
-    console = Console(file=stream)
-    return LiveProgress(console) if console.is_interactive else LogProgress(stream)
+    lasting = cast(TextIO, LastingStream(stream))  # a run goes on where nobody reads of it
+    console = Console(file=lasting)
+    return LiveProgress(console) if console.is_interactive else LogProgress(lasting)
 
 
 def _bar(done: int, total: int | None, elapsed: float) -> ProgressBar:

@@ -7,6 +7,7 @@ stays small, since it imports neither torch nor Ray.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -33,9 +34,13 @@ KILLED_BY = 3
 second, and is killed at this one."""
 FINAL = (DONE, USER_ERROR, INTERRUPTED)
 """Exit codes after which starting again would change nothing, or is not wanted."""
+NOT_STARTED = 1
+"""Stands for the exit code of a process that could not be started."""
 _STOPPING = {signal.SIGINT, signal.SIGTERM}
 _WATCHED = {*_STOPPING, signal.SIGCHLD, signal.SIGTSTP}
 _PR_SET_PDEATHSIG = 1
+_LINE_AND_CURSOR = "\r\n\x1b[?25h"
+"""Ends the line of a terminal and shows its cursor, which a view that was killed has hidden."""
 
 
 class Patience:
@@ -43,15 +48,25 @@ class Patience:
 
     Args:
         n_bytes: Size of the journal when the run is first started.
+        has_cluster: Whether the run works on a cluster, which may be away. A Ray of this machine is
+            none: where that does not start, something is broken.
         clock: Seconds from any origin.
     """
 
-    def __init__(self, n_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, n_bytes: int, has_cluster: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._n_bytes = n_bytes
+        self._has_cluster = has_cluster
         self._clock = clock
         self._n_idle = 0  # restarts since the last progress
         self._n_broken = 0  # those of them that were not for want of a cluster
         self._away_since: float | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the run ended last for want of a cluster."""
+        return self._away_since is not None
 
     def delay_s(self, code: int, n_bytes: int) -> float | None:
         """Return after how many seconds to start again, or None where the run is given up.
@@ -64,7 +79,7 @@ class Patience:
         now = self._clock()
         if n_bytes > self._n_bytes:
             self._n_bytes, self._n_idle, self._n_broken, self._away_since = n_bytes, 0, 0, None
-        if code == TEMPORARY:
+        if code == TEMPORARY and self._has_cluster:
             self._away_since = now if self._away_since is None else self._away_since
             if now - self._away_since > OUTAGE_S:
                 return None
@@ -78,25 +93,29 @@ class Patience:
         return delay_s
 
 
-def supervise(run_directory: Path, tell: Callable[[str], None]) -> None:
+def supervise(run_directory: Path, has_cluster: bool, tell: Callable[[str], None]) -> None:
     """Return in a child process that is to carry out the run; this process stays here.
 
-    It waits for the child and starts another one as long as that may help, and then exits as the
-    last one did. SIGINT and SIGTERM are handed on to the child, which is not started again then;
-    the third one kills it, since a call of Ray that hangs heeds no signal. If this process is
-    killed, the kernel kills the child.
+    It waits for the child. Where that ends with an exit code of ``FINAL``, this process exits with
+    the same one. Where it ends in any other way, another child is started as long as that may help
+    (see :class:`Patience`), and then there is a ``SupervisionError``, exit code 2. SIGINT and
+    SIGTERM are handed on to the child, which is not started again then; the third one kills it,
+    since a call of Ray that hangs heeds no signal. If this process is killed, the kernel kills the
+    child.
 
     Call it before anything has started a thread.
 
     Args:
         run_directory: The run, whose journal tells whether it gets on.
+        has_cluster: Whether it works on a cluster, which may be away for a while.
         tell: Told of restarts, one line each.
 
     Raises:
         ConfigError: This system is not Linux.
-        RunInterruptedError: A signal came while no child was running.
+        RunInterruptedError: A signal came while no child was running, or one that was asked to stop
+            ended otherwise; exit code 130.
         SupervisionError: Starting again has not helped.
-        SystemExit: The run has ended; with its exit code.
+        SystemExit: The run has ended, with an exit code of ``FINAL``.
     """
     if sys.platform != "linux":
         raise ConfigError(
@@ -104,22 +123,31 @@ def supervise(run_directory: Path, tell: Callable[[str], None]) -> None:
         )
     # Blocked signals wait until they are asked for, so that none can come at a wrong moment.
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    patience = Patience(_size(run_directory / JOURNAL))
+    # Who started us may have it ignored: then the kernel forgets children, and tells of none.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    patience = Patience(_size(run_directory / JOURNAL), has_cluster)
     while True:
-        child = _fork()
-        if child == 0:
-            return
-        code, stopped = _wait_for(child)
-        if code in FINAL:
-            sys.exit(code)
+        try:
+            child = _fork()
+        except OSError as error:  # such as too many processes
+            code, stopped, ending = NOT_STARTED, False, f"was not started: {error.strerror}"
+        else:
+            if child == 0:
+                return
+            code, stopped = _wait_for(child)
+            if code in FINAL:
+                sys.exit(code)
+            ending = _ending(code, has_cluster)
+            if code != TEMPORARY:
+                _restore_terminal()
         again = _how_to_go_on(run_directory)
         if stopped:
             raise RunInterruptedError(f"stopped; {again}")
         delay_s = patience.delay_s(code, _size(run_directory / JOURNAL))
         if delay_s is None:
-            raise SupervisionError(_why_given_up(code, again))
-        tell(f"the process of the run {_ending(code)}; it is started again in {delay_s:g} s")
-        if signal.sigtimedwait(_STOPPING, delay_s) is not None:
+            raise SupervisionError(_why_given_up(ending, patience.is_away, again))
+        tell(f"the process of the run {ending}; it is started again in {delay_s:g} s")
+        if _is_stopped_within(delay_s):
             raise RunInterruptedError(f"stopped; {again}")
 
 
@@ -130,8 +158,9 @@ def _fork() -> int:
     which hands it on, or else the child would get it twice.
     """
     supervisor = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            stream.flush()
     child = os.fork()
     if child == 0:
         # Killed and not asked to stop: it may hang, and a run can be killed at any moment.
@@ -157,27 +186,63 @@ def _wait_for(child: int) -> tuple[int, bool]:
             if ended:
                 return os.waitstatus_to_exitcode(status), asked > 0
         elif number == signal.SIGTSTP:  # Ctrl-Z, until the shell lets us go on
-            os.kill(child, signal.SIGSTOP)
-            os.kill(os.getpid(), signal.SIGSTOP)
-            os.kill(child, signal.SIGCONT)
+            _send(child, signal.SIGSTOP)
+            _stop_here()
+            _send(child, signal.SIGCONT)
         else:
             asked += 1
-            os.kill(child, number if asked < KILLED_BY else signal.SIGKILL)
+            _send(child, number if asked < KILLED_BY else signal.SIGKILL)
 
 
-def _ending(code: int) -> str:
-    if code == TEMPORARY:
+def _send(child: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended, as SIGCHLD is about to tell
+        os.kill(child, number)
+
+
+def _stop_here() -> None:
+    """Stop like any other process at Ctrl-Z: not where there is no shell to let it go on.
+
+    The kernel knows that, and stops no process of an orphaned group, as with ``ssh -t``.
+    """
+    signal.raise_signal(signal.SIGTSTP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTSTP])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTSTP])
+
+
+def _is_stopped_within(delay_s: float) -> bool:
+    """Wait; return at once where a signal asks to stop."""
+    end = time.monotonic() + delay_s
+    while (left_s := end - time.monotonic()) > 0:
+        found = signal.sigtimedwait({*_STOPPING, signal.SIGTSTP}, left_s)
+        if found is None:
+            break
+        if found.si_signo in _STOPPING:
+            return True
+        _stop_here()
+    return False
+
+
+def _restore_terminal() -> None:
+    """Leave the terminal as a child would have left it that was not killed."""
+    with contextlib.suppress(OSError):  # it may be gone
+        if sys.stderr.isatty():
+            sys.stderr.write(_LINE_AND_CURSOR)
+            sys.stderr.flush()
+
+
+def _ending(code: int, has_cluster: bool) -> str:
+    if code == TEMPORARY and has_cluster:
         return "found no cluster to work on"
     if code < 0:
         return f"was killed by signal {-code} ({signal.strsignal(-code)})"
     return f"ended with exit code {code}"
 
 
-def _why_given_up(code: int, again: str) -> str:
-    if code == TEMPORARY:
+def _why_given_up(ending: str, is_away: bool, again: str) -> str:
+    if is_away:
         return f"gave up: there was no cluster for {format_duration(OUTAGE_S)}; {again}"
     return (
-        f"gave up: the process of the run {_ending(code)}, and {RESTARTS} restarts in a row have "
+        f"gave up: the process of the run {ending}, and {RESTARTS} restarts in a row have "
         f"brought the run no further; mend that, then {again}"
     )
 

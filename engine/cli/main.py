@@ -28,13 +28,15 @@ import click  # noqa: E402  # threads are set first
 
 from engine.errors import ClusterUnavailableError, RunInterruptedError  # noqa: E402  # likewise
 from engine.exit_codes import INTERRUPTED, TEMPORARY, USER_ERROR  # noqa: E402  # likewise
+from engine.unread import though_unread  # noqa: E402  # likewise
 from populations.errors import CultivarError  # noqa: E402  # likewise
 
-# A full or read-only disk, a quota, a missing permission, too many open files; a file where a
-# folder is needed, or the other way round.
+# A full or read-only disk, a quota, a limit on the size of files, a missing permission, too many
+# open files; a file where a folder is needed, or the other way round.
 DISK_TROUBLE = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -171,16 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             code = cli.main(args=arguments, prog_name="cultivar", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        with though_unread(sys.stderr):
+            error.show()
         sys.exit(USER_ERROR)
     except RunInterruptedError as error:
-        click.echo(error, err=True)
+        _tell(error)
         sys.exit(INTERRUPTED)
     except CultivarError as error:
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        _tell(f"{type(error).__name__}: {error}")
         sys.exit(TEMPORARY if isinstance(error, ClusterUnavailableError) else USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped at once; what was finished is recorded", err=True)
+        _tell("stopped at once; what was finished is recorded")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of a pipe is gone, as in `cultivar leaderboard ... | head`.
@@ -189,13 +192,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in DISK_TROUBLE:
             raise
-        click.echo(_disk_trouble(error), err=True)
+        _tell(_disk_trouble(error))
         sys.exit(USER_ERROR)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and TORCH_OUT_OF_MEMORY not in str(error):
             raise
-        click.echo(f"there is not enough memory for this; ask for less ({error})", err=True)
+        _tell(f"there is not enough memory for this; ask for less ({error})")
         sys.exit(USER_ERROR)
+
+
+def _tell(text: object) -> None:
+    with though_unread(sys.stderr):
+        click.echo(text, err=True)
 
 
 @contextlib.contextmanager

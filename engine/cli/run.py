@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
@@ -15,6 +15,7 @@ from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError, RunInterruptedError
 from engine.layout import CHAMPION, CONFIG, JOURNAL, RECIPES, SUMMARY
 from engine.live_progress import make_progress
+from engine.unread import LastingStream, though_unread
 
 TOP = 10
 
@@ -98,7 +99,12 @@ def evolve(
     help="Join a Ray cluster that asks nobody for a token.",
 )
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A setting dispatch.*, no other."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting dispatch.*, no other. With another task_timeout_s or number of attempts, "
+    "children that are still to be born may fail that would have been ok, or the other way round.",
 )
 @click.option(
     "--supervise",
@@ -118,7 +124,7 @@ def resume(
     """Go on with a run that was stopped; it ends as if it had not been.
 
     It works where it did before, unless --workers asks for a Ray of this machine (or, with 0, for
-    none) or --address for a cluster.
+    none) or --address for a cluster; --set dispatch.workers and dispatch.address do the same.
     """
     if not (run_dir / CONFIG).is_file():
         raise RunDirectoryError(f"{run_dir} is not a run directory: it has no {CONFIG}")
@@ -128,13 +134,15 @@ def resume(
                 f"--set {override}: a run that has begun keeps its settings; resume takes those "
                 "that say how it is dispatched, such as dispatch.stall_timeout_s=30"
             )
-    moved = []
-    if address is None and workers is not None:
-        moved.append("dispatch.address=local")
-    if workers is None and address not in (None, "local"):
-        moved.append("dispatch.workers=null")  # a run without Ray has 0 there
-    asked = _dispatch(workers, address, allow_insecure_cluster)
-    config = load_config(str(run_dir / CONFIG), [*overrides, *moved, *asked])
+    asked = [*overrides, *_dispatch(workers, address, allow_insecure_cluster)]
+    config = load_config(str(run_dir / CONFIG), asked)
+    named = {setting.partition("=")[0].strip() for setting in asked}
+    moves = named & {"dispatch.workers", "dispatch.address"}
+    if moves == {"dispatch.workers"}:
+        config = load_config(str(run_dir / CONFIG), [*asked, "dispatch.address=local"])
+    elif moves == {"dispatch.address"} and config.dispatch.address != "local":
+        # A run without Ray has 0 there.
+        config = load_config(str(run_dir / CONFIG), [*asked, "dispatch.workers=null"])
     _launch(config, run_dir, supervise, quiet)
 
 
@@ -151,8 +159,8 @@ def _launch(config: RunConfig, run_dir: Path, supervise: bool, quiet: bool) -> N
     if supervise:
         from engine import supervision
 
-        tell = partial(click.echo, err=True)
-        supervision.supervise(run_dir, tell)  # what follows is done in a process of its own
+        # What follows is done in a process of its own.
+        supervision.supervise(run_dir, config.dispatch.address != "local", _tell)
     progress = make_progress(sys.stderr, quiet)
     try:
         from engine.launch import launch  # imports torch, which ``--help`` does not need
@@ -166,9 +174,16 @@ def _launch(config: RunConfig, run_dir: Path, supervise: bool, quiet: bool) -> N
         ) from None
     finally:
         progress.close()
-    if not quiet:
-        _print_leaderboard(run_dir)
-    _print_champion(champion.summary, run_dir)
+    # rich ends a program whose pipe is closed, with an exit code of its own.
+    with contextlib.redirect_stdout(cast(TextIO, LastingStream(sys.stdout))):
+        if not quiet:
+            _print_leaderboard(run_dir)
+        _print_champion(champion.summary, run_dir)
+
+
+def _tell(text: str) -> None:
+    with though_unread(sys.stderr):
+        click.echo(text, err=True)
 
 
 def _print_leaderboard(run_dir: Path) -> None:

@@ -261,12 +261,135 @@ def test_a_supervisor_is_small_and_stops_together_with_the_run(
     assert "libtorch" in loaded[child]
     assert not re.search("libtorch|_raylet", loaded[command.pid])
     assert len(list(Path(f"/proc/{command.pid}/task").iterdir())) == 1
-    command.signal(signal.SIGTSTP)  # Ctrl-Z
-    for pid in (command.pid, child):
-        eventually(lambda pid=pid: state_of(pid) == "T", "not stopped")
-    command.signal(signal.SIGCONT)
     assert command.end()[0] == 0
     assert_same_outcome(run)
+
+
+# Does what a shell does for a command: another process group of the same session.
+AS_A_SHELL = """
+import subprocess, sys
+sys.exit(subprocess.call([sys.executable, "-c", {script!r}, *sys.argv[1:]], process_group=0))
+"""
+DYING = f"""{IMPATIENT}
+import signal, types
+supervision.FIRST_DELAY_S = supervision.LONGEST_DELAY_S = 600
+dies = types.SimpleNamespace(launch=lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+sys.modules["engine.launch"] = dies
+main()
+"""
+
+
+def test_ctrl_z_stops_supervisor_and_run_until_a_shell_lets_them_go_on(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shell = start(
+        *("evolve", small, "--run-dir", run, "--supervise"),
+        script=AS_A_SHELL.format(script=SCRIPT),
+    )
+    shell.wait_for(run / JOURNAL, b'"generation":1')
+    supervisor = child_of(shell.pid)
+    assert supervisor is not None
+    child = child_of(supervisor)
+    assert child is not None
+    os.kill(supervisor, signal.SIGTSTP)
+    for pid in (supervisor, child):
+        eventually(lambda pid=pid: state_of(pid) == "T", "not stopped")
+    os.kill(supervisor, signal.SIGCONT)
+    assert shell.end()[0] == 0
+    assert_same_outcome(run)
+
+
+def test_ctrl_z_without_a_shell_stops_nothing_for_good(
+    start: Any, small: Path, assert_same_outcome: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    command = start("evolve", small, "--run-dir", run, "--supervise", script=SCRIPT)
+    command.wait_for(run / JOURNAL, b'"generation":1')
+    command.signal(signal.SIGTSTP)  # it leads its session, as with ``ssh -t``
+    assert command.end()[0] == 0
+    assert_same_outcome(run)
+
+
+def test_ctrl_z_is_heeded_between_two_restarts(start: Any, small: Path, tmp_path: Path) -> None:
+    shell = start(
+        *("evolve", small, "--run-dir", tmp_path / "run", "--supervise"),
+        script=AS_A_SHELL.format(script=DYING),
+    )
+    eventually(lambda: AGAIN.findall(shell.errors()), "not restarted")
+    supervisor = child_of(shell.pid)
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGTSTP)
+    eventually(lambda: state_of(supervisor) == "T", "not stopped")
+    os.kill(supervisor, signal.SIGCONT)
+    os.kill(supervisor, signal.SIGTERM)
+    assert shell.end()[0] == 130
+    assert len(AGAIN.findall(shell.errors())) == 1
+
+
+def test_a_supervisor_hears_of_its_child_though_it_was_started_deaf_to_that(
+    start: Any, tmp_path: Path
+) -> None:
+    deaf = f"import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n{SCRIPT}"
+    asked = ("--workers", "0", "--address", "127.0.0.1:1", "--supervise")
+    command = start("evolve", "smoke", "--run-dir", tmp_path / "run", *asked, script=deaf)
+    assert command.end()[0] == 2
+
+
+def test_a_process_that_cannot_be_started_counts_as_one_that_ended_early(
+    start: Any, small: Path, tmp_path: Path
+) -> None:
+    refusing = f"""{IMPATIENT}
+import errno
+def refuse():
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+os.fork = refuse
+main()
+"""
+    command = start("evolve", small, "--run-dir", tmp_path / "r", "--supervise", script=refusing)
+    code, _, errors = command.end()
+    reason = "was not started: Resource temporarily unavailable"
+    assert AGAIN.findall(errors) == [(reason, "0.2")] * 3
+    assert code == 2
+    assert errors.splitlines()[-1].startswith(
+        f"SupervisionError: gave up: the process of the run {reason}, and 3 restarts in a row"
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--supervise",)])
+def test_a_run_goes_on_though_nobody_reads_of_it(
+    small: Path, assert_same_outcome: Any, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-m", "engine.cli.main", "evolve", str(small), *options]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as unread:
+        done = subprocess.run(
+            [*command, "--run-dir", str(tmp_path / "run")],
+            cwd=Path(__file__).parents[2],
+            stdout=unread,
+            stderr=unread,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0
+    assert_same_outcome(tmp_path / "run")
+
+
+def test_a_terminal_is_left_in_order_where_the_run_is_killed(small: Path, tmp_path: Path) -> None:
+    asked = ["evolve", str(small), "--run-dir", str(tmp_path / "run"), "--supervise"]
+    terminal, end = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", DYING, *asked], cwd=Path(__file__).parents[2], stderr=end
+    ) as process:
+        os.close(end)
+        shown = b""
+        while b"it is started again" not in shown:
+            shown += os.read(terminal, 2**16)
+        process.terminate()
+    os.close(terminal)
+    assert process.returncode == 130
+    assert b"\n\x1b[?25hthe process of the run was killed" in shown
 
 
 def free_port() -> int:

@@ -114,12 +114,16 @@ def test_a_run_of_a_cluster_is_resumed_on_this_machine_where_workers_are_asked_f
     for n_workers in (0, 3):
         here = resumed(launches, "address: 'head:6379'", "--workers", str(n_workers)).dispatch
         assert (here.address, here.workers) == ("local", n_workers)
-    there = resumed(launches, "address: 'head:6379'").dispatch
-    assert (there.address, there.workers) == ("head:6379", None)
+    here = resumed(launches, "address: auto", "--set", "dispatch.workers=0").dispatch
+    assert (here.address, here.workers) == ("local", 0)
+    there = resumed(launches, "address: 'head:6379', workers: 2").dispatch
+    assert (there.address, there.workers) == ("head:6379", 2)
 
 
 def test_a_run_without_ray_is_resumed_on_a_cluster(launches) -> None:
     there = resumed(launches, "workers: 0", "--address", "auto").dispatch
+    assert (there.address, there.workers) == ("auto", None)
+    there = resumed(launches, "workers: 0", "--set", "dispatch.address=auto").dispatch
     assert (there.address, there.workers) == ("auto", None)
     here = resumed(launches, "workers: 0", "--address", "local").dispatch
     assert (here.address, here.workers) == ("local", 0)
