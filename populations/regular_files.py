@@ -21,10 +21,10 @@ LARGEST = 2**33
 LONGEST_LINE = 2**27
 """Characters of a line of a table."""
 KINDS = {
-    stat.S_IFIFO: "it is a named pipe",
-    stat.S_IFSOCK: "it is a socket",
-    stat.S_IFCHR: "it is a device",
-    stat.S_IFBLK: "it is a device",
+    stat.S_IFIFO: "it is a named pipe, not a file; write what comes out of it to a file first",
+    stat.S_IFSOCK: "it is a socket, not a file",
+    stat.S_IFCHR: "it is a device, not a file",
+    stat.S_IFBLK: "it is a device, not a file",
 }
 
 
@@ -122,4 +122,4 @@ def is_regular(path: StrPath) -> bool:
 def _check_kind(path: str, mode: int) -> None:
     kind = KINDS.get(stat.S_IFMT(mode))
     if kind is not None:
-        raise OSError(errno.EINVAL, f"{kind}, not a file", str(path))
+        raise OSError(errno.EINVAL, kind, str(path))

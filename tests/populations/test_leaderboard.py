@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -502,3 +503,24 @@ def test_groups_have_count_mean_median_and_best(path: Path) -> None:
         aggregate(frame, ["operatr"])
     with pytest.raises(LeaderboardError, match="at least one column"):
         aggregate(frame, [])
+
+
+def test_a_pipe_is_told_by_the_name_that_it_was_given() -> None:
+    reading, writing = os.pipe()  # as a shell does for <(command)
+    with (
+        os.fdopen(reading, "rb"),
+        os.fdopen(writing, "wb"),
+        pytest.raises(LeaderboardError) as caught,
+    ):
+        load_leaderboard([f"/dev/fd/{reading}"])
+    assert f"cannot read /dev/fd/{reading}: it is a named pipe" in str(caught.value)
+
+
+def test_files_are_read_once_and_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
+    names = ("one.csv", "other.csv")
+    for name in names:
+        load(tmp_path / name, [replace(STUDENT, run=name)])
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "one.csv")
+    found = load_leaderboard([tmp_path / "one.csv", tmp_path / "other.csv", link])
+    assert found["run"].tolist() == list(names)

@@ -44,6 +44,11 @@ def test_what_is_no_file_is_refused_at_once(folder: Path, kind: str) -> None:
         open(path, "a+", opener=only_regular)  # noqa: SIM115  # it is not opened
 
 
+def test_of_a_pipe_it_is_said_what_to_do(folder: Path) -> None:
+    with pytest.raises(OSError, match="write what comes out of it to a file first"):
+        read_regular(special(folder, "named pipe"), 10)
+
+
 def test_a_folder_is_none_either(folder: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_regular(folder, 10)
