@@ -167,17 +167,17 @@ def odd_json(rng: random.Random, value: Any) -> str:
     """Return JSON text of a value in which one to three places hold something else."""
     changed = json.loads(json.dumps(value))
     for _ in range(rng.randint(1, 3)):
-        places = list(_places(changed))
-        if not places:
+        found = list(places(changed))
+        if not found:
             break
-        container, key = rng.choice(places)
+        container, key = rng.choice(found)
         action = rng.random()
         if action < 0.7:
             container[key] = copy.deepcopy(rng.choice((*ODD, *NUMBERS, NESTED, DIGITS)))
         elif action < 0.8:
             del container[key]
         elif action < 0.9:
-            other, other_key = rng.choice(places)
+            other, other_key = rng.choice(found)
             with contextlib.suppress(KeyError, IndexError):
                 container[key], other[other_key] = other[other_key], container[key]
         elif isinstance(container, dict):
@@ -195,7 +195,7 @@ def odd_json(rng: random.Random, value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _places(value: Any) -> Any:
+def places(value: Any) -> Any:
     """Yield every container of a value with each of its keys."""
     waiting = [value]
     seen: set[int] = set()  # two that change places may end up in one another
