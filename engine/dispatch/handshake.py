@@ -19,6 +19,8 @@ from engine.errors import ClusterUnavailableError, DispatchError
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 3.0
+LONGEST_ANSWER = 2**16
+"""Bytes; a cluster needs some hundred."""
 HEAD = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """What drivers and nodes ask the head for first; it changes nothing."""
 CLIENT_SERVER = "/ray.rpc.RayletDriver/ClusterInfo"
@@ -44,17 +46,21 @@ def knock(address: str) -> tuple[str, int]:
     pattern = r"(?P<host>\[[^\]]+\]|[^:\[\]/]+):(?P<port>\d{1,5})"
     match = re.fullmatch(pattern, address.removeprefix(CLIENT))
     if match is None or not 0 < int(match["port"]) < 2**16:
-        raise DispatchError(
-            f"--address must be local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}"
-        )
+        raise DispatchError(_no_address(address))
     host, port = match["host"].strip("[]"), int(match["port"])
     try:
         socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except ValueError as error:  # no name of a host, such as one with an empty part
+        raise DispatchError(_no_address(address)) from error
     except OSError as error:
         raise ClusterUnavailableError(
             f"no Ray cluster answers at {address}: {error.strerror or error}"
         ) from error
     return host, port
+
+
+def _no_address(address: str) -> str:
+    return f"--address must be local, auto, HOST:PORT or ray://HOST:PORT, not {address!r}"
 
 
 def show_token(address: str, allow_insecure: bool) -> bool:
@@ -175,7 +181,10 @@ def _status(host: str, port: int, method: str, token: str | None) -> int | None:
         with _connection(host, port) as connection:
             connection.sendall(request)
             while (match := _STATUS.search(answer)) is None:
-                connection.settimeout(max(patience - time.monotonic(), 0.001))
+                left_s = patience - time.monotonic()
+                if left_s <= 0 or len(answer) > LONGEST_ANSWER:
+                    return None
+                connection.settimeout(left_s)
                 part = connection.recv(2**16)
                 if not part:
                     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from typing import NoReturn
 
 from engine.errors import DispatchError
 
@@ -34,7 +35,7 @@ def encrypted(connection: socket.socket, host: str) -> ssl.SSLSocket:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.set_alpn_protocols(["h2"])  # gRPC insists on it
         context.load_verify_locations(_file(AUTHORITY))
-        context.load_cert_chain(_file(CERTIFICATE), _file(KEY))
+        context.load_cert_chain(_file(CERTIFICATE), _file(KEY), password=_refuse)
     except (DispatchError, OSError) as error:
         connection.close()
         raise DispatchError(
@@ -48,6 +49,11 @@ def encrypted(connection: socket.socket, host: str) -> ssl.SSLSocket:
             f"the certificate that {host} shows is not accepted: {error.verify_message}; it has to "
             f"name {host} among its subjectAltNames, and to be signed by {AUTHORITY}"
         ) from error
+
+
+def _refuse() -> NoReturn:
+    """Refuse to ask for a passphrase, as OpenSSL would do on the terminal."""
+    raise DispatchError(f"{KEY} has a passphrase, which Ray does not ask for; name one without")
 
 
 def _file(variable: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -185,6 +186,30 @@ def test_another_service_is_told_from_a_cluster(home, monkeypatch, banner, hangs
         thread.join()
 
 
+def test_one_that_sends_without_end_is_not_listened_to_for_long(home) -> None:
+    def pour() -> None:
+        for turn in range(2):  # the knock, and the question
+            with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                while turn:
+                    sent.append(connection.send(bytes(4096)))
+
+    sent: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=pour)
+        thread.start()
+        port = listener.getsockname()[1]
+        with pytest.raises(ClusterUnavailableError, match="does not answer like a Ray"):
+            show_token(f"127.0.0.1:{port}", allow_insecure=True)
+        thread.join()
+    assert sum(sent) < 2**24  # what was read, and what the system keeps for a reader
+
+
+@pytest.mark.parametrize("host", ["host..name", "x" * 70])
+def test_what_cannot_be_the_name_of_a_host_is_no_address(host) -> None:
+    with pytest.raises(DispatchError, match=f"--address must be .*, not '{host}:6379'"):
+        show_token(f"{host}:6379", allow_insecure=False)
+
+
 def make_certificates(folder: Path) -> dict[str, str]:
     """Make an authority and a certificate for 127.0.0.1; return the variables that name them."""
     if shutil.which("openssl") is None:
@@ -278,6 +303,19 @@ def test_files_that_are_not_there_are_named(environment, value, reason) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         pytest.raises(DispatchError, match=f"must name PEM files of this machine: {reason}"),
+    ):
+        show_token(f"127.0.0.1:{listener.getsockname()[1]}", allow_insecure=False)
+
+
+def test_a_key_with_a_passphrase_is_refused_without_a_question(environment, tmp_path) -> None:
+    locked = tmp_path / "locked.key"
+    plain = os.environ["RAY_TLS_SERVER_KEY"]
+    lock = ["openssl", "pkey", "-in", plain, "-aes256", "-passout", "pass:secret", "-out", locked]
+    subprocess.run(lock, check=True, capture_output=True)
+    environment.setenv("RAY_TLS_SERVER_KEY", str(locked))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        pytest.raises(DispatchError, match="RAY_TLS_SERVER_KEY has a passphrase, which Ray does"),
     ):
         show_token(f"127.0.0.1:{listener.getsockname()[1]}", allow_insecure=False)
 
