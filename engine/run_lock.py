@@ -69,6 +69,8 @@ def holder_of(path: Path) -> Holder | str | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _read(file)
+        except OSError:
+            return None  # a file system without locks, on which nobody can hold one
     return None
 
 

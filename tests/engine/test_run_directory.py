@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +19,7 @@ from engine.errors import RunDirectoryError, RunInterruptedError
 from engine.layout import LOCK, pack_path
 from engine.records import result_from_event
 from engine.run_directory import RunDirectory
+from engine.run_lock import holder_of
 from engine.strict_yaml import parse_yaml, write_yaml
 from populations.errors import JournalError
 from populations.genome import Genome, Lineage
@@ -317,3 +321,14 @@ def test_a_run_directory_may_itself_be_a_link(tmp_path, config, genome) -> None:
                 write(directory, genome)
     assert link.is_symlink()
     assert list(load_pack(pack_path(tmp_path / "real", 1))) == [genome.id]
+
+
+def test_nobody_holds_a_lock_on_a_file_system_without_locks(tmp_path, config, monkeypatch) -> None:
+    with RunDirectory.open(tmp_path / "run", config):
+        assert holder_of(tmp_path / "run") is not None
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        assert holder_of(tmp_path / "run") is None
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
