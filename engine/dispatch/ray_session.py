@@ -9,7 +9,9 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,9 @@ OBJECT_STORE_BYTES = 200 * 2**20
 LONGEST_FOLDER = 43
 PREFIX = "cv-"
 LOCK = "lock"
+TOKEN = "token"
+OLD_S = 3600.0
+"""Age of a folder whose process has certainly come to its lock, or was killed before."""
 LOOK_TIMEOUT_S = 3
 """For what is there at once if it is there at all."""
 
@@ -35,22 +40,7 @@ def local_session(n_workers: int | None) -> Iterator[None]:
     Raises:
         DispatchError: Ray cannot start.
     """
-    home = _private_folder()
-    _sweep(home.parent)
-    token = home / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    settings = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every socket on 127.0.0.1
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_enable_metrics_collection": "0",
-        "RAY_worker_niceness": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    with _held(home), _environment(settings):
+    with _private_folder() as home, _environment(_private_settings(home)):
         import ray
 
         try:
@@ -71,7 +61,20 @@ def local_session(n_workers: int | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            shutil.rmtree(home, ignore_errors=True)
+
+
+def _private_settings(home: Path) -> dict[str, str]:
+    """Return the environment of a Ray that lets nobody else in."""
+    return {
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every socket on 127.0.0.1
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(home / TOKEN),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_enable_metrics_collection": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @contextlib.contextmanager
@@ -178,6 +181,32 @@ def _address_of_this_machine() -> str:
 
 
 @contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Yield a new folder that nobody else can enter, with its lock held and a token in it.
+
+    It is removed when the block ends.
+
+    Raises:
+        DispatchError: It cannot be made.
+    """
+    with contextlib.ExitStack() as cleanup:
+        try:
+            home = _new_folder()
+            cleanup.callback(shutil.rmtree, home, ignore_errors=True)
+            cleanup.enter_context(_held(home))
+            _sweep(home.parent)
+            token = home / TOKEN
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+        except OSError as error:
+            raise DispatchError(
+                "Ray needs a folder for temporary files, such as that of TMPDIR or /tmp, but there "
+                f"none can be made: {error.strerror}; mend that, or leave Ray out (--workers 0)"
+            ) from error
+        yield home
+
+
+@contextlib.contextmanager
 def _held(home: Path) -> Iterator[None]:
     """Hold the lock of a session's folder while the block runs.
 
@@ -190,7 +219,9 @@ def _held(home: Path) -> Iterator[None]:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the folders of sessions whose process was killed: nobody holds their lock.
+    """Remove the folders of sessions whose process was killed.
+
+    Nobody holds their lock, or they are old and have none yet.
 
     Args:
         parent: Where the folders lie; those of other users are left alone.
@@ -202,9 +233,24 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(lock.parent, ignore_errors=True)
         except OSError:
             continue  # it is in use, not ours, or gone already
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # likewise
+            if _was_left_without_lock(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
-def _private_folder() -> Path:
+def _was_left_without_lock(folder: Path) -> bool:
+    """Tell whether a process of ours made a folder and was killed before it held a lock there."""
+    made = folder.lstat()
+    return (
+        made.st_mode == stat.S_IFDIR | 0o700  # as mkdtemp makes it
+        and made.st_uid == os.geteuid()
+        and time.time() - made.st_mtime > OLD_S
+        and {file.name for file in folder.iterdir()} <= {f"{LOCK}.new", TOKEN}
+    )
+
+
+def _new_folder() -> Path:
     """Return a new folder that nobody else can enter, with a path short enough for Ray."""
     home = Path(tempfile.mkdtemp(prefix=PREFIX))
     if len(str(home)) > LONGEST_FOLDER - len("/r"):

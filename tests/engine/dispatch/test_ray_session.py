@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -223,3 +224,42 @@ def test_folders_of_killed_sessions_are_removed_and_others_kept(tmp_path) -> Non
         fcntl.flock(held, fcntl.LOCK_EX)
         ray_session._sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cv-alive", "cv-young", "other"]
+
+
+def test_old_folders_without_a_lock_are_removed_and_those_of_others_kept(tmp_path) -> None:
+    names = ["cv-before-lock", "cv-empty", "cv-file-of-a-user", "cv-new", "cv-of-a-user", "cv-ray"]
+    for name in names:
+        (tmp_path / name).mkdir(mode=0o700)
+    (tmp_path / "cv-of-a-user").chmod(0o755)
+    (tmp_path / "cv-before-lock/lock.new").touch()
+    (tmp_path / "cv-before-lock/token").touch()
+    (tmp_path / "cv-file-of-a-user/thesis.tex").touch()
+    (tmp_path / "cv-ray/r").mkdir()
+    for name in names:
+        if name != "cv-new":
+            old = time.time() - ray_session.OLD_S - 60
+            os.utime(tmp_path / name, (old, old))
+    ray_session._sweep(tmp_path)
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["cv-file-of-a-user", "cv-new", "cv-of-a-user", "cv-ray"]
+
+
+@pytest.mark.parametrize("failing", ["flock", "write"])
+def test_a_folder_that_cannot_be_written_is_told_and_left_nowhere(
+    tmp_path, monkeypatch, failing
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ray_session, "LONGEST_FOLDER", 1000)
+    if failing == "flock":
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    else:
+        monkeypatch.setattr(Path, "write_text", refuse)
+    with (
+        pytest.raises(DispatchError, match=r"temporary files, .* none can be made: File too large"),
+        ray_session.local_session(1),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
