@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 
 from engine.cli.run import evolve, resume
 from engine.config_file import preset_names
+from engine.exit_codes import INTERRUPTED, USER_ERROR
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
@@ -106,7 +109,34 @@ def test_commands_of_ray_on_the_page_exist() -> None:
 
 
 def test_files_for_clusters_are_no_presets() -> None:
-    assert {path.name for path in CONFIGS.iterdir()} == {"kuberay.yaml", "ray-up.yaml"}
-    assert not {"cluster", "kuberay", "ray-up"} & set(preset_names())
-    assert "cluster/ray-up.yaml" in PAGE
-    assert "cluster/kuberay.yaml" in PAGE
+    names = {"cultivar.service", "kuberay.yaml", "ray-up.yaml", "system-config.json"}
+    assert {path.name for path in CONFIGS.iterdir()} == names
+    assert not {"cluster", "cultivar", "kuberay", "ray-up", "system-config"} & set(preset_names())
+    for name in names:
+        assert f"configs/cluster/{name}" in PAGE
+
+
+def test_the_unit_starts_a_supervised_run_again_but_not_what_has_to_be_mended(tmp_path) -> None:
+    text = (CONFIGS / "cultivar.service").read_text(encoding="utf-8")
+    unit = ConfigParser(interpolation=None)
+    unit.optionxform = str
+    unit.read_string(text)
+    service = unit["Service"]
+    program, stage, preset, *options = shlex.split(service["ExecStart"])
+    assert (stage, preset) == ("evolve", "cartpole")
+    assert "--supervise" in options
+    known = {option for parameter in evolve.params for option in parameter.opts}
+    assert {option for option in options if option.startswith("--")} <= known
+    assert service["Restart"] == "on-failure"
+    assert service["KillMode"] == "mixed"
+    assert int(service["RestartPreventExitStatus"]) == USER_ERROR
+    assert int(service["SuccessExitStatus"]) == INTERRUPTED
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here to verify the unit")
+    # It asks whether the program is there.
+    file = tmp_path / "cultivar.service"
+    file.write_text(text.replace(program, sys.executable), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cultivar.service" not in done.stderr, done.stderr
