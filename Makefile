@@ -59,6 +59,7 @@ clean: ## Remove the environment and all caches, but no runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml setup.py constraints.txt
+	@echo "installing into .venv, which takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP_INSTALL) -e ".[dev]"
 	touch $@

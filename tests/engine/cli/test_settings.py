@@ -24,8 +24,8 @@ def test_presets_are_listed_with_what_they_are_for_and_their_command() -> None:
     for name in preset_names():
         assert f"cultivar evolve {name}" in text
     assert (
-        "smoke The whole run in seconds, with teachers and students that have learned little. "
-        "cultivar evolve smoke"
+        "smoke The whole run in seconds, to see that everything works together: it breeds nothing "
+        "good. cultivar evolve smoke"
     ) in text
 
 
