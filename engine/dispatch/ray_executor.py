@@ -23,6 +23,7 @@ from ray.cloudpickle import register_pickle_by_value
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from threadpoolctl import threadpool_limits
 
+from engine.dispatch.begun import forget, has_begun, noted
 from engine.dispatch.deadline import deadline
 from engine.dispatch.executor import Batch, Context, Limits, PlanT, ResultT
 from engine.dispatch.isolation import after_failure, after_loss, after_silence, after_success
@@ -238,6 +239,7 @@ class RayExecutor:
         except FULL as error:  # before the next: it may be of both classes
             raise store_is_full("a node") from error
         except exceptions.RayError as error:
+            forget(reference.task_id().hex())  # a worker that died could not
             is_strange = self._roster.is_strange(flight.sent_at(reference), ready_at)
             decision = self._after_error(batch, error, is_strange)
             return decision if flight.failed(reference) else ([], [])
@@ -289,8 +291,12 @@ class RayExecutor:
         found: list[Any] = []
         limit_s = hard_limit_s(self._limits.task_timeout_s) * DRIVER_PATIENCE
         for reference in flight.overdue(limit_s, self._roster.slots):
+            if not has_begun(reference.task_id().hex()):
+                flight.waits(reference)  # somebody else's job may have all workers
+                continue
             batch = flight.batch(reference)
             ray.cancel(reference, force=True)
+            forget(reference.task_id().hex())
             if flight.failed(reference):
                 reason = f"no answer within {limit_s:g} s"
                 again, results = after_silence(batch, reason, self._limits.loss_attempts)
@@ -358,7 +364,7 @@ def run_batch(
     """
     faulthandler.dump_traceback_later(hard_limit_s(timeout_s), exit=True)
     try:
-        with deadline(timeout_s), threadpool_limits(1):
+        with noted(), deadline(timeout_s), threadpool_limits(1):
             plans, genomes = unpack(packed)
             return context.work(plans, genomes), node_name(), node_id()
     except KeyboardInterrupt:

@@ -243,6 +243,10 @@ class Flight(Generic[PlanT, ReferenceT]):
                 found.append(reference)
         return found
 
+    def waits(self, reference: ReferenceT) -> None:
+        """Note that a dispatch has not begun, though it is its turn: its time counts from now."""
+        self._attempts[reference].due_from = self._clock()
+
     def _remove(self, reference: ReferenceT) -> _Attempt[PlanT, ReferenceT]:
         attempt = self._attempts.pop(reference)
         self._n_late -= attempt.is_late

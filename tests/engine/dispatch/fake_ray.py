@@ -78,6 +78,9 @@ class Task:
     how: Kind = "good"
     outcome: Any = None
 
+    def task_id(self) -> Any:
+        return SimpleNamespace(hex=lambda: str(id(self)))
+
 
 @dataclass(eq=False)
 class Host:
@@ -139,6 +142,10 @@ class FakeRay:
             task.outcome = error or exceptions.NodeDiedError("gone")
         host.running.clear()
         self.after_death(host)
+
+    def has_begun(self, name: str) -> bool:
+        running = [task for host in self.hosts for task in host.running]
+        return any(str(id(task)) == name for task in running)
 
     # What the executor calls.
 
@@ -295,6 +302,8 @@ def carry_out(
         ray=ray,
         Flight=flight,
         StallWatch=watch,
+        has_begun=ray.has_begun,
+        forget=lambda name: None,
         time=SimpleNamespace(monotonic=clock, sleep=ray.sleep),
     ):
         question = (lambda node: Question(ray, node)) if asks else None

@@ -77,6 +77,16 @@ def test_without_any_worker_nothing_is_lost_however_long_it_takes() -> None:
     assert any("nodes: host/" in note for note in ray.notes)
 
 
+def test_what_waits_while_others_have_all_workers_is_not_lost() -> None:
+    ray = FakeRay()
+    host = ray.add(2)
+    ray.at(2.5, lambda: setattr(host, "taken", 2))
+    ray.at(24 * HOUR, lambda: setattr(host, "taken", 0))
+    results = run(ray, [Plan(index) for index in range(20)], loss_attempts=1, speculation=0)
+    assert Counter(told.status for told in results) == {"ok": 20}
+    assert sum(ray.dispatched.values()) == 20
+
+
 def test_a_plan_whose_pickling_raises_anything_fails_alone() -> None:
     ray = FakeRay()
     ray.add()

@@ -252,6 +252,19 @@ def test_what_waits_for_others_is_not_overdue_though_workers_leave(clock) -> Non
     assert flight.overdue(10, 1) == ["e"]
 
 
+def test_the_time_of_what_has_not_begun_counts_from_now_on(clock) -> None:
+    flight: Flight = Flight(0, clock=clock)
+    flight.add("x", batch_of(1))
+    assert flight.overdue(10, 1) == []
+    clock.now += 11
+    assert flight.overdue(10, 1) == ["x"]
+    flight.waits("x")
+    clock.now += 10
+    assert flight.overdue(10, 1) == []
+    clock.now += 1
+    assert flight.overdue(10, 1) == ["x"]
+
+
 def test_without_workers_no_time_counts(clock) -> None:
     flight: Flight = Flight(0, clock=clock)
     flight.add("x", batch_of(1))
