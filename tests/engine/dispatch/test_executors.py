@@ -45,6 +45,8 @@ class Troubled(FreshCrossover):
             sys.exit("enough")
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
         if self.fault == "memory":
             raise MemoryError("too large")
         if self.fault == "native loop":  # holds the interpreter, so that no signal handler runs
@@ -185,6 +187,17 @@ def test_an_operator_that_exits_ends_its_child_and_not_the_run(
     assert results[1].reason.startswith("troubled: SystemExit")
     assert (tmp_path / "log").stat().st_size == 1  # not tried again
     assert_same_birth(results[0], clean[0])
+
+
+@pytest.mark.ray
+def test_a_child_that_raises_keyboard_interrupt_fails_alone(
+    make_ray_executor, context, make_plan, clean, tmp_path
+) -> None:
+    log = tmp_path / "log"
+    bad = {"operator": Troubled(log, "interrupt")}
+    executor = make_ray_executor(DispatchConfig(speculation=0))
+    said = "RuntimeError: the work raised KeyboardInterrupt"
+    check_isolation(executor, context, make_plan, clean, bad, log, 4, 2, said)
 
 
 def test_an_operator_that_runs_out_of_memory_is_tried_again_alone_and_then_failed(
