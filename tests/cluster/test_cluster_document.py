@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -140,3 +142,27 @@ def test_the_unit_starts_a_supervised_run_again_but_not_what_has_to_be_mended(tm
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "cultivar.service" not in done.stderr, done.stderr
+
+
+@pytest.mark.cluster
+def test_two_nodes_on_one_machine_carry_out_a_run(tmp_path) -> None:
+    section = PAGE.partition("## Two nodes on one machine\n")[2].partition("\n## ")[0]
+    (commands,) = re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)
+    with socket.socket() as first, socket.socket() as second:
+        for named, unused in (("=6399", first), ("=6398", second)):
+            unused.bind(("127.0.0.1", 0))
+            assert commands.count(named) == 1
+            commands = commands.replace(named, f"={unused.getsockname()[1]}")
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "PYTHON"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=tmp_path,
+        env=inherited | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert (tmp_path / "runs/tried/champion.json").is_file(), done.stderr
+    assert done.returncode == 0, done.stderr
