@@ -287,7 +287,7 @@ def test_one_operator_that_cannot_be_sent_to_a_worker_fails_alone(
     results = run(make_ray_executor(DispatchConfig()), context, [Batch.of(plans, {})])
     failed = results.pop(0)
     assert failed.status == "failed"
-    assert failed.reason.startswith("it cannot be sent to a worker: cannot pickle ")
+    assert failed.reason.startswith("it cannot be sent to a worker: TypeError: cannot pickle ")
     assert failed.attempts == 1
     for index, result in results.items():
         assert_same_birth(result, clean[index])
