@@ -196,11 +196,11 @@ class FakeRay:
 
     def _function(self, function: Any, options: dict[str, Any]) -> Any:
         def call(*arguments: Any) -> Any:
-            from engine.dispatch import ray_executor
+            from engine.dispatch import batch_task, ray_executor
 
-            if function is ray_executor.warm_up:
+            if function is batch_task.warm_up:
                 return None
-            plans, _ = ray_executor.unpack(arguments[1])
+            plans, _ = batch_task.unpack(arguments[1])
             self.dispatched.update(plan.index for plan in plans)
             selector = options.get("label_selector", {}).get(ray_executor.NODE_LABEL, "!in()")
             task = Task(plans, set(selector[4:-1].split(",")))

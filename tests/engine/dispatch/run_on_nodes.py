@@ -146,7 +146,7 @@ class Nodes:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        from engine.dispatch.ray_executor import warm_up
+        from engine.dispatch.batch_task import warm_up
 
         node = self._cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
         self._nodes[name] = node
