@@ -46,6 +46,19 @@ class Question(Protocol):
         ...
 
 
+@dataclass
+class _Barred:
+    """A node that gets nothing.
+
+    Attributes:
+        since: When it was noticed.
+        question: What it was asked; None: its answer was bad.
+    """
+
+    since: float
+    question: Question | None
+
+
 class Roster:
     """Keeps account of the nodes of a cluster.
 
@@ -70,8 +83,7 @@ class Roster:
         self._tell = tell
         self._clock = clock
         self._trusted = {node.id: True for node in trusted}  # in order; some may have left
-        self._asked: dict[str, Question] = {}
-        self._noticed_at: dict[str, float] = {}  # of the present nodes that are barred
+        self._barred: dict[str, _Barred] = {}
         self._present: dict[str, Node] = {}
         self._looked_at = -float("inf")
 
@@ -108,7 +120,7 @@ class Roster:
             return False
         if self._looked_at < failed_at:
             self.look()
-        return any(sent_at <= at for at in self._noticed_at.values())
+        return any(sent_at <= node.since for node in self._barred.values())
 
     def look(self) -> None:
         """Read the nodes again: ask those that are new, and hear what others have answered."""
@@ -121,30 +133,28 @@ class Roster:
             if self._ask is None:
                 self._trusted[node.id] = True
                 continue
-            if node.id not in self._noticed_at:
-                self._asked[node.id] = self._ask(node)
-                self._noticed_at[node.id] = self._clock()
-            if node.id in self._asked:
-                self._hear(node)
+            if node.id not in self._barred:
+                question = self._ask(node)
+                self._barred[node.id] = _Barred(self._clock(), question)
+            self._hear(node, self._barred[node.id])
 
     def _forget(self) -> None:
         """Forget nodes that have left: a run may see thousands."""
-        for gone in self._noticed_at.keys() - self._present.keys():
-            del self._noticed_at[gone]
-            self._asked.pop(gone, None)
+        for gone in self._barred.keys() - self._present.keys():
+            del self._barred[gone]
         for gone in [node for node in self._trusted if node not in self._present][:-GONE_KEPT]:
             del self._trusted[gone]
 
-    def _hear(self, node: Node) -> None:
+    def _hear(self, node: Node, barred: _Barred) -> None:
         """Decide about a node if it has answered."""
-        problem = self._asked[node.id].verdict()
+        problem = barred.question.verdict() if barred.question else None
         if problem is None:
             return
-        del self._asked[node.id]
+        barred.question = None
         if problem:
             self._tell(f"no work is sent to node {node.name}, which {problem}")
         else:
-            del self._noticed_at[node.id]
+            del self._barred[node.id]
             self._trusted[node.id] = True
             self._tell(f"node {node.name} joins with {node.resources['CPU']:g} CPUs")
 

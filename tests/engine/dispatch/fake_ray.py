@@ -20,7 +20,7 @@ from engine.dispatch.roster import Node, Roster
 from engine.dispatch.speculation import Flight
 from engine.dispatch.stall import StallWatch
 
-TICK_S = 0.125
+TICK_S = 0.25
 LONGEST_S = 1e6
 """A run that takes longer than that, on the clock that jumps, does not end at all."""
 
