@@ -16,7 +16,7 @@ def test_a_worker_that_ray_kills_for_its_memory(in_process, fault_row) -> None:
     assert found["extra"] >= 4  # more if Ray killed the other worker as well
     fault_row(
         fault="worker out of memory: Ray's memory monitor kills it",
-        how="2 GiB where 1 GiB is left to Ray's threshold, once, in a batch of 8",
+        how="2 GiB where 1.5 GiB are left to Ray's threshold, once, in a batch of 8",
         noticed=f"{found['noticed after s']:.1f} s after the last allocation",
         extra=dispatches(found["extra"]),
         outcome=SAME,
@@ -27,12 +27,11 @@ def test_a_full_object_store_slows_a_run_down_and_changes_nothing(in_process, fa
     found = in_process("run_short_of_memory.py", "store")
     assert found["same"]
     assert found["said"] == ""
-    assert found["extra"] == 0
     fault_row(
         fault="object store full",
         how="batches of 60 MB each, three in flight, in a store of 80 MB",
         noticed="by Ray, which keeps objects on the disk",
-        extra="none",
+        extra=dispatches(found["extra"]),
         outcome=SAME,
     )
 
