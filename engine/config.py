@@ -172,7 +172,7 @@ class DispatchConfig(Section):
     """Times that a single child may crash its worker or run out of time before it has failed."""
     loss_attempts: Count = 5
     """Times that a child's node may be lost before the child counts as lost."""
-    stall_timeout_s: Positive = 120.0
+    stall_timeout_s: Positive = 40.0
     """Seconds without any result after which a line says what is waited for, again and again."""
     speculation: PositiveOrZero = 3.0
     """A batch that takes so many times as long as usual is started a second time; 0: never."""

@@ -42,14 +42,16 @@ class Holder:
         pid: Its id, on its machine.
         host: Name of the machine.
         since: When it took the lock, ISO 8601 in UTC.
+        why: What for, where it does not carry the run out.
     """
 
     pid: int
     host: str
     since: str
+    why: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since}"
+        return f"process {self.pid} on {self.host} since {self.since}{self.why and f', {self.why}'}"
 
 
 def holder_of(path: Path) -> Holder | str | None:
@@ -74,8 +76,12 @@ def holder_of(path: Path) -> Holder | str | None:
     return None
 
 
-def take_lock(path: Path) -> IO[str]:
+def take_lock(path: Path, why: str = "") -> IO[str]:
     """Take the lock of a run directory; the kernel gives it back when this process ends.
+
+    Args:
+        path: The run directory.
+        why: What for, if not to carry the run out.
 
     Raises:
         RunDirectoryError: Another process holds it, the file system refuses, or a link leads out.
@@ -102,7 +108,8 @@ def take_lock(path: Path) -> IO[str]:
             f"{path} is in use by {holder}; wait for it, or stop it "
             f"{'on that machine, which is another one' if elsewhere else 'first'}"
         )
-    me = Holder(os.getpid(), socket.gethostname(), datetime.now(UTC).isoformat(timespec="seconds"))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    me = Holder(os.getpid(), socket.gethostname(), now, why)
     # Where the disk is full, the next file that is written tells.
     with contextlib.suppress(OSError):
         file.truncate(0)
@@ -115,8 +122,17 @@ def _read(file: IO[str]) -> Holder | str:
     try:
         file.seek(0)
         found = json.loads(file.read(LONGEST))
-        holder = Holder(int(found["pid"]), str(found["host"]), str(found["since"]))
-    except (KeyError, OSError, OverflowError, RecursionError, TypeError, ValueError):
+        texts = (str(found["host"]), str(found["since"]), str(found.get("why", "")))
+        holder = Holder(int(found["pid"]), *texts)
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):
         return UNKNOWN
     return holder if str(holder).isprintable() else UNKNOWN
 

@@ -20,6 +20,7 @@ from engine.errors import ConfigError, RunInterruptedError, SupervisionError
 from engine.exit_codes import DONE, INTERRUPTED, TEMPORARY, USER_ERROR
 from engine.formatting import format_duration
 from engine.layout import CONFIG, JOURNAL
+from engine.run_lock import take_lock
 
 RESTARTS = 10
 """Restarts in a row that bring the run no further before it is given up."""
@@ -112,6 +113,7 @@ def supervise(run_directory: Path, has_cluster: bool, tell: Callable[[str], None
 
     Raises:
         ConfigError: This system is not Linux.
+        RunDirectoryError: Somebody else has taken the run between two of its processes.
         RunInterruptedError: A signal came while no child was running, or one that was asked to stop
             ended otherwise; exit code 130.
         SupervisionError: Starting again has not helped.
@@ -146,9 +148,19 @@ def supervise(run_directory: Path, has_cluster: bool, tell: Callable[[str], None
         delay_s = patience.delay_s(code, _size(run_directory / JOURNAL))
         if delay_s is None:
             raise SupervisionError(_why_given_up(ending, patience.is_away, again))
-        tell(f"the process of the run {ending}; it is started again in {delay_s:g} s")
-        if _is_stopped_within(delay_s):
+        at = time.strftime("%Y-%m-%d %H:%M:%S")
+        tell(f"{at}: the process of the run {ending}; it is started again in {delay_s:g} s")
+        with _lock(run_directory):
+            is_stopped = _is_stopped_within(delay_s)
+        if is_stopped:
             raise RunInterruptedError(f"stopped; {again}")
+
+
+def _lock(run_directory: Path) -> contextlib.AbstractContextManager[object]:
+    """Lock the run between two of its processes, or else nobody would know that it goes on."""
+    if not (run_directory / CONFIG).is_file():
+        return contextlib.nullcontext()
+    return take_lock(run_directory, "which is about to start the run again")
 
 
 def _fork() -> int:

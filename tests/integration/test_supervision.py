@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from engine.config import DispatchConfig
+from engine.run_lock import holder_of
 
 # The command as it is, but that it does not wait for long before it starts a run again, and that
 # the disk takes its time.
@@ -47,7 +48,9 @@ def counted(add):
 Flight.add = counted(Flight.add)
 main()
 """
-AGAIN = re.compile(r"^the process of the run (.*); it is started again in ([\d.]+) s$", re.M)
+AGAIN = re.compile(
+    r"^[-\d]{10} [:\d]{8}: the process of the run (.*); it is started again in ([\d.]+) s$", re.M
+)
 JOURNAL = "journal.jsonl"
 # Keeps which plans are carried out in this process.
 WORKING = f"""{IMPATIENT}
@@ -225,6 +228,9 @@ def test_a_cluster_that_is_not_there_is_waited_for_until_a_signal_comes(
         asked = ("--run-dir", tmp_path / "run", "--address", address, "--supervise")
         command = start("evolve", "smoke", *asked, script=SCRIPT)
         eventually(lambda: len(AGAIN.findall(command.errors())) > 1, "not restarted")
+        # Others are told that the run goes on, also while no process works on it.
+        waits = ", which is about to start the run again"
+        eventually(lambda: str(holder_of(tmp_path / "run")).endswith(waits), "not locked")
         command.signal(signal.SIGTERM)
         code, out, errors = command.end()
     assert (code, out) == (130, ""), errors
@@ -389,7 +395,8 @@ def test_a_terminal_is_left_in_order_where_the_run_is_killed(small: Path, tmp_pa
         process.terminate()
     os.close(terminal)
     assert process.returncode == 130
-    assert b"\n\x1b[?25hthe process of the run was killed" in shown
+    # On a line of its own, with the cursor back.
+    assert re.search(rb"\n\x1b\[\?25h[-\d]{10} [:\d]{8}: the process of the run was killed", shown)
 
 
 def free_port() -> int:
