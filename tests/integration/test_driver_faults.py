@@ -20,7 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import pytest
 
@@ -285,7 +285,18 @@ class Appending:
     def write(self, text: str) -> None:
         self._text += text
 
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def flush(self) -> None:
+        if self._text and self._disk.refused:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._disk.content not in self._text.encode():
             self._file.write(self._text)
             self._file.flush()
