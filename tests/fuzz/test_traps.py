@@ -354,6 +354,16 @@ def test_a_child_whose_description_lacks_a_field_is_told(tmp_path, changed) -> N
         described_child(path)
 
 
+@pytest.mark.found_in("search_config.json")
+def test_settings_of_any_length_are_refused_in_a_few_words(tmp_path) -> None:
+    path = with_a_search(tmp_path) / stage_files.SETTINGS
+    settings = json.loads(path.read_bytes())
+    path.write_text(json.dumps(dict.fromkeys(settings, "x" * 5000) | {"y" * 5000: 1}))
+    with pytest.raises(StageError, match="holds a search with other settings") as caught:
+        stage_files.go_on(path)
+    assert len(str(caught.value)) < LONGEST
+
+
 # --- float weights ---
 
 

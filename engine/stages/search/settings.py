@@ -28,6 +28,8 @@ LARGEST_FILE = 2**28
 """Bytes of a JSON file of a search, however many children it has."""
 MOST_NAMED = 4
 """Differences that a refusal names; the others it counts."""
+LONGEST_VALUE = 100
+"""Characters of a value, or of its name, that a refusal shows."""
 
 
 def dropout_of(parent_a: Role) -> float:
@@ -115,10 +117,10 @@ def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
     """Yield in words where two JSON values differ, by dotted names."""
     if isinstance(there, dict) and isinstance(asked, dict):
         for key in dict.fromkeys([*there, *asked]):
-            yield from _differences(there.get(key), asked.get(key), f"{name}.{key}".lstrip("."))
+            yield from _differences(there.get(key), asked.get(key), _named(name, key))
     elif isinstance(there, list) and isinstance(asked, list):
         for number, (before, now) in enumerate(zip(there, asked, strict=False)):
-            yield from _differences(before, now, f"{name}[{number}]")
+            yield from _differences(before, now, _brief(f"{name}[{number}]"))
         if len(there) != len(asked):
             yield f"{len(there)} {name} there, {len(asked)} now"
     elif there != asked:
@@ -127,4 +129,9 @@ def _differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
 
 def _brief(value: Any) -> str:
     text = str(value)
-    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text  # a hash
+    kept = 12 if len(text) == 64 and text.isalnum() else LONGEST_VALUE  # of a hash
+    return text if len(text) <= kept else f"{text[:kept]}..."
+
+
+def _named(outer: str, key: str) -> str:
+    return _brief(f"{outer}.{key}" if outer else key)
