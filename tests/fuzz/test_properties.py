@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fuzzing.drawn import OTHER_VALUES, damaged_files
 from fuzzing.readers import Reader, readers
-from fuzzing.strategies import OTHER_VALUES, damaged_files
 from fuzzing.trial import try_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
