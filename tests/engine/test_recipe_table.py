@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from engine.errors import RunDirectoryError
 from engine.recipe_table import NAMES, RecipeRow, read_table, table_bytes
+from populations.population import LARGEST_RETURN
 
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.floats(-LARGEST_RETURN, LARGEST_RETURN)
 ROWS = st.builds(
     RecipeRow,
     recipe=st.integers(0, 999),

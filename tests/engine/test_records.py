@@ -22,7 +22,7 @@ from populations.genome import Genome, Lineage
 from populations.leaderboard import Columns, LeaderboardWriter, Row
 from populations.network import NetworkSpec
 from populations.plans import ChildPlan, FineTune, Result
-from populations.population import Member, Record
+from populations.population import LARGEST_RETURN, Member, Record
 from populations.storage import save_genome
 from strategies.crossover.weighted import WeightedCrossover
 from strategies.mutation import GaussianMutation
@@ -45,7 +45,7 @@ GENOMES = st.builds(
     st.sampled_from(["none", "layer"]),
     st.sampled_from(["float32", "float16"]),
 )
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = st.floats(-LARGEST_RETURN, LARGEST_RETURN)
 SHARES = st.floats(0, 1)
 RESULTS = st.builds(
     Result,
