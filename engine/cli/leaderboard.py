@@ -216,10 +216,10 @@ def _whole(column: TextColumn) -> TextColumn:
 
 
 def _kinds(frame: pd.DataFrame) -> list[str]:
-    """Return the kinds, teachers with their number."""
+    """Return the kinds, teachers with their number; somebody may have emptied a cell."""
     return [
         f"{kind} {child}" if kind == "teacher" and not pd.isna(child) else str(kind)
-        for kind, child in zip(frame["kind"], frame["child"], strict=True)
+        for kind, child in zip(frame["kind"].fillna(""), frame["child"], strict=True)
     ]
 
 

@@ -16,6 +16,7 @@ from fuzzing import samples, stage_files, zips
 from fuzzing.mutations import resealed
 
 from engine.champion import _read_summary, crowned
+from engine.cli.leaderboard import print_finish
 from engine.config import RunConfig
 from engine.config_file import load_config
 from engine.errors import ConfigError, RunDirectoryError, StageError, StatesError, TeacherError
@@ -40,6 +41,7 @@ from populations.errors import (
 )
 from populations.journal import read_journal
 from populations.leaderboard import load_leaderboard
+from populations.leaderboard_columns import FIXED, SCHEMA_VERSION
 from populations.regular_files import sha256_of
 from populations.storage import load_genome, load_pack, save_weights
 from populations.tensor_file import file_content
@@ -300,6 +302,17 @@ def test_a_leaderboard_of_very_many_columns_is_told(tmp_path) -> None:
     path = written(tmp_path / "leaderboard.csv", f"{header}\n".encode())
     with pytest.raises(LeaderboardError, match="at most 1,000 columns"):
         load_leaderboard([path])
+
+
+@pytest.mark.found_in("leaderboard")
+def test_rows_without_a_kind_or_a_status_are_shown(tmp_path, capsys) -> None:
+    names = [*FIXED, "agreement_0"]
+    cells = {"schema_version": str(SCHEMA_VERSION), "genome": "3f9c1a7be210"}
+    row = cells | {"fitness_holdout": "3.5", "fitness": "2.5"}
+    lines = [",".join(names), ",".join(row.get(name, "") for name in names)]
+    path = written(tmp_path / "leaderboard.csv", ("\n".join(lines) + "\n").encode())
+    print_finish(path)
+    assert "3f9c1a7be210" in capsys.readouterr().out
 
 
 @pytest.mark.found_in("configuration")
