@@ -66,7 +66,7 @@ def pack(batch: Batch[Any]) -> bytes:
         Exception: A plan cannot be pickled, as with a plug-in that keeps a lock or an open file.
     """
     contents = (batch.plans, dict(batch.genomes))
-    packed: bytes = cloudpickle.dumps(contents)  # type: ignore[no-untyped-call]  # nor here
+    packed: bytes = cloudpickle.dumps(contents)  # type: ignore[no-untyped-call]  # Ray has no types here
     return packed
 
 

@@ -134,7 +134,7 @@ class Inquiry:
 
 def _send(nodes: Sequence[Node], function: Callable[[], Any]) -> dict[ray.ObjectRef[Any], Node]:
     """Ask nodes to call a function of ``probe``."""
-    register_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
+    register_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # likewise
     task: Any = ray.remote(num_cpus=0, max_retries=0)(function)
     asked = {}
     try:
@@ -142,7 +142,7 @@ def _send(nodes: Sequence[Node], function: Callable[[], Any]) -> dict[ray.Object
             pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
             asked[task.options(scheduling_strategy=pinned).remote()] = node
     finally:
-        unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # nor here
+        unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]  # likewise
     return asked
 
 
